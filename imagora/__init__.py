@@ -1,0 +1,3 @@
+"""Composition of the federation server: settings, processes, command line."""
+
+__version__ = "0.1.0"
