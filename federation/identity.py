@@ -1,0 +1,256 @@
+"""Whose exam a row, a metadata object or an instance is: origin, qualified PatientID, same person or not.
+
+Pure. What a member says of a study is a `Record`; records of one StudyInstanceUID that are the same person's
+form one `Identity`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from federation.model import Attributes
+from federation.names import alphabetic, normalise
+from registry import Directory, Site
+
+SCHEME = "99IMAGORA"
+PATIENT_ID_MAX = 64  # LO, PS3.5 §6.2
+#: An IPP is compared without the spaces that pad it.
+Id = tuple[str, str]  # (IPP, EMETTEUR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What one holder says of one study: its own PatientID, and what that means region-wide."""
+
+    holder: Site
+    raw_patient_id: str
+    ipp: str
+    authority: Site  # whose IPP it is
+    origin: Site  # who made the study
+    name: str = ""  # normalised
+    birth_date: str = ""
+    sex: str = ""
+    shown_name: str = ""  # as the holder spells it
+
+    @property
+    def id(self) -> Id:
+        return (self.ipp, self.authority.emetteur)
+
+    @property
+    def own_id(self) -> Id:
+        """The id under which the holder itself files the exam."""
+        return (self.raw_patient_id, self.holder.emetteur)
+
+    @property
+    def traits(self) -> tuple[str, str, str] | None:
+        """Normalised name, birth date and sex; None if one is missing."""
+        if self.name and self.birth_date and self.sex:
+            return (self.name, self.birth_date, self.sex)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """One study as one person's: the records of all its holders, registry order, the identity's own first."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def main(self) -> Record:
+        """The record whose id names the patient: the origin's, else the first holder's in registry order."""
+        return self.records[0]
+
+    @property
+    def origin(self) -> Site:
+        return self.main.origin
+
+    @property
+    def ids(self) -> tuple[Id, ...]:
+        """Every (IPP, EMETTEUR) known for it, the main one first; without those that have no IPP."""
+        return tuple(dict.fromkeys(r.id for r in self.records if r.ipp))
+
+    def knows(self, raw_patient_id: str, holder: Site) -> bool:
+        return any(r.holder.emetteur == holder.emetteur and r.raw_patient_id == raw_patient_id for r in self.records)
+
+
+def text_of(attributes: Attributes, tag: str) -> str:
+    """The first value of an attribute as stripped text; "" if it has none."""
+    value = first_of(attributes, tag)
+    return value.strip(" \0") if isinstance(value, str) else "" if value is None else str(value)
+
+
+def first_of(attributes: Attributes, tag: str) -> Any:
+    element = attributes.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    return values[0] if isinstance(values, list) and values else None
+
+
+def origin_code(attributes: Attributes, directory: Directory) -> Site | None:
+    """The site named by our own InstitutionCodeSequence item (0008,0082), if there is one."""
+    element = attributes.get("00080082")
+    items = element.get("Value") if isinstance(element, dict) else None
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and text_of(item, "00080102") == SCHEME:
+            site = site_of_code(text_of(item, "00080100"), directory)
+            if site is not None:
+                return site
+    return None
+
+
+def site_of_code(code: str, directory: Directory) -> Site | None:
+    return directory.site_numbered(int(code)) if code.isdecimal() and len(code) <= 9 else None
+
+
+def other_ids(attributes: Attributes) -> list[tuple[str, str]]:
+    """(PatientID, IssuerOfPatientID) pairs of OtherPatientIDsSequence (0010,1002)."""
+    element = attributes.get("00101002")
+    items = element.get("Value") if isinstance(element, dict) else None
+    return [
+        (text_of(item, "00100020"), text_of(item, "00100021"))
+        for item in (items if isinstance(items, list) else ())
+        if isinstance(item, dict)
+    ]
+
+
+#: What a hashed PatientID stands for, if it is one of ours.
+LongIds = Callable[[str], Id | None]
+
+
+def no_long_ids(_: str) -> Id | None:
+    return None
+
+
+def resolve(
+    raw_patient_id: str,
+    holder: Site,
+    directory: Directory,
+    *,
+    coded_origin: Site | None = None,
+    issuer: str = "",
+    others: Iterable[tuple[str, str]] = (),
+    long_ids: LongIds = no_long_ids,
+) -> tuple[str, Site, Site]:
+    """→ (IPP, whose IPP it is, origin of the study).
+
+    The origin is the coded one, else the registered EMETTEUR behind the last `@` of the PatientID, else the
+    holder. An IPP belongs to the EMETTEUR behind its `@`; without one, to the coded origin only where the data
+    say so (its issuer, or the id that we appended on the way out). Otherwise it is the holder's: a hospital that
+    files a copy under its own IPP must not make that IPP look like one of the origin's.
+    """
+    ipp, at, suffix = raw_patient_id.rpartition("@")
+    if at:
+        named = directory.site(suffix)
+        if named is not None and ipp:
+            known = long_ids(raw_patient_id)
+            if known is not None:
+                return known[0], directory.site(known[1]) or named, coded_origin or named
+            return ipp, named, coded_origin or named
+    if coded_origin is not None and coded_origin.emetteur != holder.emetteur:
+        if issuer.casefold() == coded_origin.emetteur.casefold() and raw_patient_id:
+            return raw_patient_id, coded_origin, coded_origin
+        for other, other_issuer in others:
+            if other and other_issuer.casefold() == coded_origin.emetteur.casefold():
+                return other, coded_origin, coded_origin
+        return raw_patient_id, holder, coded_origin
+    return raw_patient_id, holder, coded_origin or holder
+
+
+def record_of(attributes: Attributes, holder: Site, directory: Directory, *, long_ids: LongIds = no_long_ids) -> Record:
+    """Read a row or a metadata object of `holder`."""
+    raw = text_of(attributes, "00100020")
+    ipp, authority, origin = resolve(
+        raw,
+        holder,
+        directory,
+        coded_origin=origin_code(attributes, directory),
+        issuer=text_of(attributes, "00100021"),
+        others=other_ids(attributes),
+        long_ids=long_ids,
+    )
+    name = alphabetic(first_of(attributes, "00100010"))
+    return Record(
+        holder=holder,
+        raw_patient_id=raw,
+        ipp=ipp,
+        authority=authority,
+        origin=origin,
+        name=normalise(name),
+        birth_date=text_of(attributes, "00100030"),
+        sex=text_of(attributes, "00100040").upper(),
+        shown_name=name,
+    )
+
+
+def same_person(a: Record, b: Record) -> bool:
+    """Same origin id, or equal normalised name, birth date and sex with none missing."""
+    if a.ipp and a.id == b.id:
+        return True
+    return a.traits is not None and a.traits == b.traits
+
+
+def group(records: Iterable[Record], directory: Directory) -> list[Identity]:
+    """Put the records of one StudyInstanceUID together by person; identities in registry order of their first."""
+    clusters: list[list[Record]] = []
+    for record in sorted(records, key=lambda r: (directory.position(r.holder), r.raw_patient_id)):
+        mine = [c for c in clusters if any(same_person(record, other) for other in c)]
+        merged = [r for c in mine for r in c]
+        clusters = [c for c in clusters if c not in mine]
+        clusters.append([*merged, record])
+    identities = [Identity(records=_ordered(cluster, directory)) for cluster in clusters]
+    return sorted(identities, key=lambda i: min(directory.position(r.holder) for r in i.records))
+
+
+def _ordered(cluster: Sequence[Record], directory: Directory) -> tuple[Record, ...]:
+    """The origin's own record first; then those that carry the origin's id; then registry order."""
+
+    def rank(record: Record) -> tuple[int, int, str]:
+        if record.holder.emetteur == record.origin.emetteur and any(
+            other.holder.emetteur != record.holder.emetteur and other.origin.emetteur == record.holder.emetteur
+            for other in cluster
+        ):
+            first = 0  # it made the study, and another holder says so
+        elif record.authority.emetteur == record.origin.emetteur != record.holder.emetteur:
+            first = 1  # a copy that names its origin
+        else:
+            first = 2
+        return (first, directory.position(record.holder), record.raw_patient_id)
+
+    return tuple(sorted(cluster, key=rank))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """How patients are named towards clients: `patient_id` = "qualified" | "local"."""
+
+    qualified: bool
+    issuer: str
+    oid: str = ""
+    long_ids: LongIds = no_long_ids
+
+    def patient_id(self, record: Record) -> str:
+        """The PatientID shown for a record; "" where the holder gives none (nobody is made up)."""
+        if not record.ipp or not self.qualified:
+            return record.ipp
+        return qualify(record.ipp, record.authority)
+
+    def issuer_of(self, record: Record) -> str:
+        return self.issuer if self.qualified else record.authority.emetteur
+
+    def issuer_oid(self, record: Record) -> str:
+        return (self.oid if self.qualified else record.authority.oid) or ""
+
+
+def qualify(ipp: str, authority: Site) -> str:
+    """`4547` of csrom41200 → `4547@csrom41200`; over 64 characters, a hashed form that keeps the EMETTEUR."""
+    whole = f"{ipp}@{authority.emetteur}"
+    if len(whole) <= PATIENT_ID_MAX:
+        return whole
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:32]
+    return f"~{digest}@{authority.emetteur}"
+
+
+def is_hashed(patient_id: str) -> bool:
+    return patient_id.startswith("~")

@@ -1,0 +1,193 @@
+"""The engine's vocabulary: what is asked of members and what comes back. Values and protocols, no I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, Protocol, TypeVar
+
+from federation.errors import MemberError
+from registry import Site
+
+#: One DICOM JSON object (PS3.18 Annex F): tag → {"vr": …, "Value": […]}. The currency of search everywhere.
+Attributes = dict[str, dict[str, Any]]
+#: A piece of a body: relayed by reference, never joined.
+Buffer = bytes | bytearray | memoryview
+T = TypeVar("T")
+
+
+class Level(StrEnum):
+    STUDY = "study"
+    SERIES = "series"
+    INSTANCE = "instance"
+
+
+class ScopeKind(StrEnum):
+    ALL = "all"
+    FOLDER = "folder"
+    SITE = "site"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The sites that a request addresses. `name` is a folder's slug or an EMETTEUR (registry case)."""
+
+    kind: ScopeKind = ScopeKind.ALL
+    name: str = ""
+
+    @property
+    def wide(self) -> bool:
+        return self.kind is not ScopeKind.SITE
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}" if self.name else str(self.kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What a QIDO-RS or C-FIND request asks, free of either protocol.
+
+    `filters` maps a tag path (`00100010`, `00400275.00400009`) to its value as typed, never empty.
+    `include` are tag paths to add, or `include_all`. `limit` None = all.
+    """
+
+    level: Level
+    scope: Scope
+    filters: Mapping[str, str] = field(default_factory=dict)
+    include: frozenset[str] = frozenset()
+    include_all: bool = False
+    fuzzy: bool = False
+    limit: int | None = None
+    offset: int = 0
+    study_uid: str | None = None  # from the path
+    series_uid: str | None = None  # from the path
+
+    @property
+    def names_uid(self) -> bool:
+        return self.study_uid is not None or any(t in self.filters for t in ("0020000D", "0020000E", "00080018"))
+
+
+class Deadline:
+    """A moment on the loop's clock after which an answer no longer counts."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, seconds: float) -> None:
+        self.at = asyncio.get_running_loop().time() + seconds
+
+    @property
+    def remaining_s(self) -> float:
+        return max(0.0, self.at - asyncio.get_running_loop().time())
+
+    def within(self, seconds: float) -> Deadline:
+        """This deadline, or one `seconds` from now if that is sooner."""
+        other = Deadline(seconds)
+        return other if other.at < self.at else self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRows:
+    """A member's answer to a search. `more` = it has rows that it was not asked for or did not give."""
+
+    rows: list[Attributes]
+    more: bool = False
+
+
+class Form(StrEnum):
+    """The forms in which pixels and attributes are retrieved (PS3.18 §10.4)."""
+
+    DICOM = "dicom"  # Part-10 instances
+    METADATA = "metadata"
+    FRAMES = "frames"
+    BULKDATA = "bulkdata"
+    RENDERED = "rendered"
+    THUMBNAIL = "thumbnail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is to be retrieved. `frames` are 1-based. `link` is a member's own bulk data reference."""
+
+    study_uid: str
+    series_uid: str | None = None
+    instance_uid: str | None = None
+    form: Form = Form.DICOM
+    frames: tuple[int, ...] = ()
+    link: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)  # of rendered forms
+
+    @property
+    def level(self) -> Level:
+        if self.instance_uid is not None:
+            return Level.INSTANCE
+        return Level.SERIES if self.series_uid is not None else Level.STUDY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accept:
+    """What the client can take, best first: (media type, transfer syntax or None) pairs.
+
+    Transfer syntax `*` = as stored. `multipart` False = a single part was asked for.
+    """
+
+    choices: tuple[tuple[str, str | None], ...]
+    multipart: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartBegin:
+    """A new part begins. `location` is what the member calls it: never relayed as it is."""
+
+    content_type: str
+    location: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PartEnd:
+    """The part is complete."""
+
+
+PART_END = PartEnd()
+PartEvent = PartBegin | PartEnd | Buffer
+
+
+class Delivery(Protocol):
+    """An open transfer. `events` yields batches in stream order and ends only if the body was complete:
+    a body that breaks off raises `MemberError`. `multipart` False = the member sent a single body."""
+
+    media_type: str
+    multipart: bool
+
+    def events(self) -> AsyncIterator[Sequence[PartEvent]]: ...
+
+
+class Member(Protocol):
+    """One connected site. Errors are `MemberError`s."""
+
+    site: Site
+
+    async def search(self, query: Query, *, limit: int, deadline: Deadline) -> MemberRows:
+        """At most `limit` rows (offset and page are the engine's business)."""
+        ...
+
+    async def metadata(self, target: Target, *, deadline: Deadline) -> list[Attributes]: ...
+
+    def retrieve(self, target: Target, accept: Accept, *, deadline: Deadline) -> AbstractAsyncContextManager[Delivery]:
+        """`deadline` is for the answer's head; the body has an idle limit of the client's own."""
+        ...
+
+    def link_of(self, uri: str, study_uid: str) -> str | None:
+        """A BulkDataURI of this member's as a reference that `retrieve` takes back, None if it leads elsewhere."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Generic[T]):
+    """One member's answer: its result, or why there is none."""
+
+    site: Site
+    result: T | MemberError
+    elapsed_s: float
