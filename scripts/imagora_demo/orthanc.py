@@ -230,6 +230,9 @@ class OrthancServer:
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """End the server in order, by force after `timeout_s`. May be called again, and before `start`."""
+        if self._temporary:
+            self.kill()  # an orderly end takes Orthanc some seconds, for nothing that would be kept
+            shutil.rmtree(self.folder, ignore_errors=True)
         if self._process is not None and self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGCONT)  # a paused one would never hear the next
@@ -240,8 +243,6 @@ class OrthancServer:
                 self._process.kill()
                 self._process.wait()
         self._process = None
-        if self._temporary:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     def kill(self) -> None:
         """End the server at once, as a power cut would; `start` brings it back, data and port the same."""
@@ -281,9 +282,7 @@ class OrthancServer:
 
     # -- content -------------------------------------------------------------------------------------------
 
-    def upload(
-        self, items: Iterable[bytes | Path | str], *, skip_refused: bool = False
-    ) -> list[dict[str, Any] | None]:
+    def upload(self, items: Iterable[bytes | Path | str], *, skip_refused: bool = False) -> list[dict[str, Any] | None]:
         """Store DICOM instances (Part-10 bytes, or paths of files) through `POST /instances`.
 
         Returns Orthanc's answer for each, in order: `{"ID": …, "ParentStudy": …, "Status": "Success" or
