@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from federation.report import Report
 
 
 class SourceStatus(StrEnum):
@@ -79,9 +83,10 @@ class RequestError(Exception):
 
     http_status = 400
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, report: Report | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.report = report  # which sources took part, for the answer's headers
 
 
 class BadRequest(RequestError):
@@ -101,8 +106,10 @@ class Conflict(RequestError):
 
     http_status = 409
 
-    def __init__(self, message: str, emetteurs: tuple[str, ...], study_uid: str) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, emetteurs: tuple[str, ...], study_uid: str, report: Report | None = None
+    ) -> None:
+        super().__init__(message, report=report)
         self.emetteurs = emetteurs
         self.study_uid = study_uid
 
@@ -112,8 +119,10 @@ class SourcesUnavailable(RequestError):
 
     http_status = 503
 
-    def __init__(self, message: str, *, http_status: int = 503, retry_after_s: int = 10) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, report: Report | None = None, http_status: int = 503, retry_after_s: int = 10
+    ) -> None:
+        super().__init__(message, report=report)
         self.http_status = http_status
         self.retry_after_s = retry_after_s
 

@@ -70,7 +70,7 @@ def matches_range(wanted: str, value: str) -> bool:
     low, dash, high = wanted.replace(":", "").replace(".", "").partition("-")
     if not dash:
         return value.startswith(low) or (low.startswith(value) and set(low[len(value) :]) <= {"0"})
-    return (not low or value >= low) and (not high or value[: len(high)] <= high)
+    return (not low or value.ljust(len(low), "0") >= low) and (not high or value[: len(high)] <= high)
 
 
 def matches_value(tag: str, wanted: str, values: list[Any]) -> bool:

@@ -16,7 +16,7 @@ from registry import Site
 Attributes = dict[str, dict[str, Any]]
 #: A piece of a body: relayed by reference, never joined.
 Buffer = bytes | bytearray | memoryview
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Level(StrEnum):
@@ -185,9 +185,9 @@ class Member(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome(Generic[T]):
+class Outcome(Generic[T_co]):
     """One member's answer: its result, or why there is none."""
 
     site: Site
-    result: T | MemberError
+    result: T_co | MemberError
     elapsed_s: float

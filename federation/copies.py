@@ -1,0 +1,102 @@
+"""Studies known to be held at several sites as one person's, so that an exam keeps its patient's id while the
+holder that gives it is down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from federation.identity import Identity, LongIds, Record, no_long_ids, resolve
+from registry import Directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """One holder's copy: its own PatientID there, and the series that it had when last seen."""
+
+    study_uid: str
+    emetteur: str
+    patient_id: str  # as the holder has it
+    person: str  # copies of one study with one `person` are one person's
+    series: frozenset[str] = frozenset()
+
+
+class Copies:
+    """What was learnt, in memory; `pending` is what the registry has yet to be told. Bounded."""
+
+    def __init__(self, stored: Iterable[Copy] = (), *, most: int = 200_000) -> None:
+        self._by_study: dict[str, dict[tuple[str, str], Copy]] = {}
+        self._most = most
+        self._pending: dict[tuple[str, str, str], Copy] = {}
+        self.wake: Callable[[], None] = lambda: None
+        for copy in stored:
+            self._put(copy)
+
+    def _put(self, copy: Copy) -> None:
+        if copy.study_uid not in self._by_study and len(self._by_study) >= self._most:
+            self._by_study.pop(next(iter(self._by_study)))
+        self._by_study.setdefault(copy.study_uid, {})[(copy.emetteur, copy.patient_id)] = copy
+
+    def take_pending(self) -> list[Copy]:
+        pending, self._pending = list(self._pending.values()), {}
+        return pending
+
+    def learn(self, study_uid: str, identity: Identity, series: dict[str, frozenset[str]] | None = None) -> None:
+        """Note an identity that several holders vouch for. `series` by EMETTEUR, where known."""
+        if len({r.holder.emetteur for r in identity.records}) < 2:
+            return
+        person = "@".join(identity.main.id)
+        for record in identity.records:
+            key = (record.holder.emetteur, record.raw_patient_id)
+            standing = self._by_study.get(study_uid, {}).get(key)
+            have = (series or {}).get(record.holder.emetteur)
+            if have is None:
+                have = standing.series if standing is not None else frozenset()
+            copy = Copy(study_uid=study_uid, emetteur=key[0], patient_id=key[1], person=person, series=have)
+            if copy != standing:
+                self._put(copy)
+                self._pending[(study_uid, *key)] = copy
+        if self._pending:
+            self.wake()
+
+    def absent(
+        self,
+        study_uid: str,
+        present: Sequence[Record],
+        silent: set[str],
+        directory: Directory,
+        long_ids: LongIds = no_long_ids,
+    ) -> list[Record]:
+        """Records of holders in `silent` (EMETTEURs that did not answer) that are one person with a present one."""
+        copies = self._by_study.get(study_uid)
+        if not copies:
+            return []
+        records = []
+        for record in present:
+            mine = copies.get((record.holder.emetteur, record.raw_patient_id))
+            if mine is None:
+                continue
+            for copy in copies.values():
+                holder = directory.site(copy.emetteur)
+                if copy.person != mine.person or copy.emetteur not in silent or holder is None:
+                    continue
+                ipp, authority, origin = resolve(copy.patient_id, holder, directory, long_ids=long_ids)
+                records.append(
+                    Record(
+                        holder=holder,
+                        raw_patient_id=copy.patient_id,
+                        ipp=ipp,
+                        authority=authority,
+                        origin=origin,
+                        name=record.name,
+                        birth_date=record.birth_date,
+                        sex=record.sex,
+                        shown_name=record.shown_name,
+                    )
+                )
+        return records
+
+    def series_at(self, study_uid: str, emetteur: str) -> frozenset[str]:
+        """Series that a holder had when last seen."""
+        copies = self._by_study.get(study_uid, {})
+        return frozenset(s for (e, _), c in copies.items() if e == emetteur for s in c.series)

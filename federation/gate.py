@@ -1,0 +1,76 @@
+"""The engine's side of consent: what an exam is, for `decide` and `trace`. There is no way to a member around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from consent import Access, Event, EventKind, EventOutcome, Exam, Requester, utc_now
+from federation.identity import Identity, Naming
+from federation.model import Scope
+from registry import Site
+
+
+class Gate:
+    def __init__(self, access: Access, naming: Naming) -> None:
+        self._access = access
+        self._naming = naming
+
+    def exam(self, study_uid: str, identity: Identity) -> Exam:
+        main = identity.main
+        return Exam(
+            study_uid=study_uid,
+            origin=main.origin,
+            patient_id=self._naming.patient_id(main),
+            ids=frozenset([*identity.ids, *(r.own_id for r in identity.records if r.raw_patient_id)]),
+            holders=tuple({r.holder.emetteur: r.holder for r in identity.records}.values()),
+            patient_name=main.shown_name,
+            birth_date=main.birth_date,
+            sex=main.sex,
+        )
+
+    def permits(self, requester: Requester, study_uid: str, identity: Identity) -> bool:
+        return self._access.decide(requester, self.exam(study_uid, identity), utc_now()).permitted
+
+    async def trace_query(self, requester: Requester, scope: Scope, query: str, request_id: str) -> None:
+        await self._access.trace(
+            Event(
+                kind=EventKind.QUERY,
+                requester=requester,
+                at=utc_now(),
+                scope=str(scope),
+                query=query,
+                request_id=request_id,
+            )
+        )
+
+    async def trace_access(
+        self,
+        kind: EventKind,
+        requester: Requester,
+        scope: Scope,
+        study_uid: str,
+        identity: Identity,
+        holders: Iterable[Site],
+        request_id: str,
+        *,
+        outcome: EventOutcome = EventOutcome.SUCCESS,
+        detail: dict[str, str | int | float] | None = None,
+    ) -> None:
+        """Return once durable. Accesses (metadata, frames, bulk data) are covered for a quarter of an hour."""
+        event = Event(
+            kind=kind,
+            requester=requester,
+            at=utc_now(),
+            outcome=outcome,
+            request_id=request_id,
+            scope=str(scope),
+            study_uid=study_uid,
+            patient_id=self._naming.patient_id(identity.main),
+            origin=identity.origin.emetteur,
+            holders=tuple(s.emetteur for s in holders),
+            detail=detail or {},
+        )
+        if kind is EventKind.ACCESSED:
+            await self._access.cover(event)
+        else:
+            await self._access.trace(event)

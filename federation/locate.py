@@ -1,0 +1,224 @@
+"""Which members hold a study, as whose, and what each of them has of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from federation.copies import Copies
+from federation.errors import MemberError, MemberNotFound
+from federation.identity import Identity, Naming, record_of, text_of
+from federation.members import Members
+from federation.merge import Hit, merge
+from federation.model import Deadline, Level, Member, MemberRows, Outcome, Query, Scope
+from federation.report import Report
+from registry import Site
+
+#: How long a member's word about a study is believed, in seconds.
+PRESENT_S = 300.0
+ABSENT_S = 20.0
+#: Study UIDs in one question to a member: keeps its URL under 4 KB.
+BATCH = 50
+#: More instances than any study has; a member that stops earlier is asked for the rest.
+INSTANCES_MAX = 100_000
+_CACHE_MAX = 50_000
+_INVENTORY_MAX = 500
+
+#: What is asked of a study beyond the standard's return keys, to know whose it is.
+IDENTITY_TAGS = frozenset({"00100010", "00100020", "00100021", "00100030", "00100040", "00080082", "00101002"})
+
+#: Instance UID → series UID, of one holder.
+Contents = dict[str, str]
+
+
+@dataclass(slots=True, kw_only=True)
+class Location:
+    """Where a study is. `identities` of different people stay apart. `silent` members may hold it too."""
+
+    study_uid: str
+    identities: list[Identity]
+    hits: list[Hit]
+    report: Report
+
+    @property
+    def silent(self) -> set[str]:
+        return {s.emetteur for s in self.report.failed}
+
+
+@dataclass(slots=True)
+class _Entry:
+    expires: float
+    hits: tuple[Hit, ...]
+
+
+@dataclass(slots=True)
+class Inventory:
+    """Contents by EMETTEUR. `silent` holders could not be asked."""
+
+    contents: dict[str, Contents]
+    report: Report = field(default_factory=Report)
+
+    def union(self) -> Contents:
+        return {sop: series for contents in self.contents.values() for sop, series in contents.items()}
+
+
+class Locator:
+    """Remembers for minutes who said to hold what; asks those whose word is missing. Requests under way are shared."""
+
+    def __init__(self, members: Members, naming: Naming, copies: Copies) -> None:
+        self._members = members
+        self._naming = naming
+        self._copies = copies
+        self._known: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self._under_way: dict[tuple[str, str], asyncio.Task[Outcome[list[Hit]]]] = {}
+        self._inventories: OrderedDict[tuple[str, str], tuple[float, Contents]] = OrderedDict()
+
+    def forget(self) -> None:
+        """The registry changed: what was known of origins may be wrong."""
+        self._known.clear()
+        self._inventories.clear()
+
+    def disbelieve(self, site: Site, study_uid: str) -> None:
+        """A member that was said to hold a study does not give it."""
+        self._known.pop((site.emetteur, study_uid), None)
+        self._inventories.pop((site.emetteur, study_uid), None)
+
+    def learn(self, site: Site, study_uid: str, hits: Sequence[Hit]) -> None:
+        """A search told what a member holds."""
+        self._put((site.emetteur, study_uid), _Entry(time.monotonic() + PRESENT_S, tuple(hits)))
+
+    def _put(self, key: tuple[str, str], entry: _Entry) -> None:
+        self._known[key] = entry
+        self._known.move_to_end(key)
+        while len(self._known) > _CACHE_MAX:
+            self._known.popitem(last=False)
+
+    def _recall(self, site: Site, study_uid: str) -> tuple[Hit, ...] | None:
+        entry = self._known.get((site.emetteur, study_uid))
+        return entry.hits if entry is not None and entry.expires > time.monotonic() else None
+
+    async def locate(self, sites: Sequence[Site], study_uid: str) -> Location:
+        """Ask every site whose word is missing. The answer is complete only if none was silent."""
+        outcomes = await asyncio.gather(*(self._one(site, study_uid) for site in sites))
+        report = Report()
+        report.add(outcomes)
+        hits = [h for o in outcomes if not isinstance(o.result, MemberError) for h in o.result]
+        silent = {s.emetteur for s in report.failed}
+        directory = self._members.directory()
+        known = self._copies.absent(study_uid, [h.record for h in hits], silent, directory, self._naming.long_ids)
+        merged = merge(Level.STUDY, hits, directory, {study_uid: known})
+        for m in merged:
+            self._copies.learn(study_uid, m.identity)
+        return Location(study_uid=study_uid, identities=[m.identity for m in merged], hits=hits, report=report)
+
+    async def _one(self, site: Site, study_uid: str) -> Outcome[list[Hit]]:
+        recalled = self._recall(site, study_uid)
+        if recalled is not None:
+            return Outcome(site=site, result=list(recalled), elapsed_s=0.0)
+        key = (site.emetteur, study_uid)
+        task = self._under_way.get(key)
+        if task is None:
+            task = asyncio.ensure_future(self._ask_one(site, study_uid))
+            self._under_way[key] = task
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _ask_one(self, site: Site, study_uid: str) -> Outcome[list[Hit]]:
+        outcome = (await self._ask([site], [study_uid]))[0]
+        if isinstance(outcome.result, MemberNotFound):  # some members say 404 for "no match"
+            outcome = Outcome(site=site, result=[], elapsed_s=outcome.elapsed_s)
+        if not isinstance(outcome.result, MemberError):
+            hits = outcome.result
+            self._put(
+                (site.emetteur, study_uid),
+                _Entry(time.monotonic() + (PRESENT_S if hits else ABSENT_S), tuple(hits)),
+            )
+        return outcome
+
+    async def complete(self, wanted: dict[str, tuple[Site, list[str]]]) -> tuple[list[Hit], list[Outcome[list[Hit]]]]:
+        """Ask each site about the studies listed for it (EMETTEUR → (site, study UIDs)), in batches.
+
+        → (what they hold of them, each site's outcomes). A batch's silence about a study is not remembered:
+        some members don't understand lists.
+        """
+        found: list[Hit] = []
+        questions: list[tuple[Site, list[str]]] = []
+        for site, uids in wanted.values():
+            unknown = []
+            for uid in uids:
+                recalled = self._recall(site, uid)
+                if recalled is None:
+                    unknown.append(uid)
+                else:
+                    found.extend(recalled)
+            questions += [(site, unknown[i : i + BATCH]) for i in range(0, len(unknown), BATCH)]
+        answers = await asyncio.gather(*(self._ask([site], uids) for site, uids in questions))
+        outcomes = [outcome for answer in answers for outcome in answer]
+        for outcome in outcomes:
+            if isinstance(outcome.result, MemberError):
+                continue
+            by_study: dict[str, list[Hit]] = {}
+            for hit in outcome.result:
+                by_study.setdefault(hit.study_uid, []).append(hit)
+            for uid, hits in by_study.items():
+                self.learn(outcome.site, uid, hits)
+            found.extend(outcome.result)
+        return found, outcomes
+
+    async def _ask(self, sites: Sequence[Site], study_uids: Sequence[str]) -> list[Outcome[list[Hit]]]:
+        query = Query(
+            level=Level.STUDY, scope=Scope(), filters={"0020000D": ",".join(study_uids)}, include=IDENTITY_TAGS
+        )
+        wanted = set(study_uids)
+
+        async def call(member: Member, deadline: Deadline) -> list[Hit]:
+            answer = await member.search(query, limit=4 * len(wanted) + 16, deadline=deadline)
+            return self.hits(member.site, answer, wanted)
+
+        return await self._members.ask(sites, "locate", call)
+
+    def hits(self, site: Site, answer: MemberRows, wanted: set[str]) -> list[Hit]:
+        directory = self._members.directory()
+        return [
+            Hit(
+                record=record_of(row, site, directory, long_ids=self._naming.long_ids),
+                row=row,
+                study_uid=uid,
+                matched=False,
+            )
+            for row in answer.rows
+            if (uid := text_of(row, "0020000D")) in wanted
+        ]
+
+    async def inventory(self, study_uid: str, holders: Iterable[Site]) -> Inventory:
+        """Every instance that each holder has of a study."""
+        contents: dict[str, Contents] = {}
+        unknown: list[Site] = []
+        for site in holders:
+            entry = self._inventories.get((site.emetteur, study_uid))
+            if entry is not None and entry[0] > time.monotonic():
+                contents[site.emetteur] = entry[1]
+            else:
+                unknown.append(site)
+        query = Query(level=Level.INSTANCE, scope=Scope(), study_uid=study_uid)
+
+        async def call(member: Member, deadline: Deadline) -> Contents:
+            answer = await member.search(query, limit=INSTANCES_MAX, deadline=deadline)
+            return {sop: text_of(row, "0020000E") for row in answer.rows if (sop := text_of(row, "00080018"))}
+
+        outcomes = await self._members.ask(unknown, "inventory", call)
+        report = Report()
+        report.add(outcomes)
+        for outcome in outcomes:
+            if not isinstance(outcome.result, MemberError):
+                contents[outcome.site.emetteur] = outcome.result
+                self._inventories[(outcome.site.emetteur, study_uid)] = (
+                    time.monotonic() + ABSENT_S,
+                    outcome.result,
+                )
+        while len(self._inventories) > _INVENTORY_MAX:
+            self._inventories.popitem(last=False)
+        return Inventory(contents=contents, report=report)

@@ -1,0 +1,142 @@
+"""The connected members: one client and one breaker each, asked in parallel, each with its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Protocol, TypeVar
+
+from federation.errors import MemberError, MemberSkipped, MemberTimeout
+from federation.health import Breaker, Health
+from federation.model import Accept, Deadline, Delivery, Member, Outcome, Target
+from registry import Directory, Site
+
+T = TypeVar("T")
+
+
+class MemberClient(Member, Protocol):
+    async def aclose(self) -> None: ...
+
+
+class Observer(Protocol):
+    """Told of every call to a member, for metrics and logs."""
+
+    def called(self, emetteur: str, operation: str, status: str, elapsed_s: float) -> None: ...
+
+
+class Silent:
+    def called(self, emetteur: str, operation: str, status: str, elapsed_s: float) -> None:
+        return
+
+
+class Members:
+    """Clients by EMETTEUR, made when first asked, made anew when a site's address changes."""
+
+    def __init__(
+        self,
+        directory: Callable[[], Directory],
+        connect: Callable[[Site], MemberClient],
+        *,
+        deadline_s: float,
+        breaker_failures: int = 3,
+        breaker_open_s: float = 15.0,
+        observer: Observer | None = None,
+    ) -> None:
+        self.directory = directory
+        self._connect = connect
+        self.deadline_s = deadline_s
+        self._breaker_failures = breaker_failures
+        self._breaker_open_s = breaker_open_s
+        self._observer = observer or Silent()
+        self._clients: dict[str, MemberClient] = {}
+        self._breakers: dict[str, Breaker] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def client(self, site: Site) -> MemberClient:
+        client = self._clients.get(site.emetteur)
+        if client is not None and client.site == site:
+            return client
+        if client is not None:
+            task = asyncio.ensure_future(client.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        client = self._clients[site.emetteur] = self._connect(site)
+        return client
+
+    def breaker(self, site: Site) -> Breaker:
+        breaker = self._breakers.get(site.emetteur)
+        if breaker is None:
+            breaker = self._breakers[site.emetteur] = Breaker(
+                time.monotonic, failures=self._breaker_failures, open_s=self._breaker_open_s
+            )
+        return breaker
+
+    def health(self) -> dict[str, Health]:
+        return {emetteur: breaker.health() for emetteur, breaker in self._breakers.items()}
+
+    def deadline(self, site: Site) -> Deadline:
+        return Deadline(site.deadline_s or self.deadline_s)
+
+    async def ask(
+        self, sites: Iterable[Site], operation: str, call: Callable[[Member, Deadline], Awaitable[T]]
+    ) -> list[Outcome[T]]:
+        """Ask all at once; every site has an outcome, in the order given. Nothing is raised but cancellation."""
+        return list(await asyncio.gather(*(self._ask_one(site, operation, call) for site in sites)))
+
+    async def _ask_one(
+        self, site: Site, operation: str, call: Callable[[Member, Deadline], Awaitable[T]]
+    ) -> Outcome[T]:
+        started = time.monotonic()
+        result: T | MemberError
+        try:
+            async with self.guarded(site, operation) as (member, deadline):
+                try:
+                    async with asyncio.timeout(deadline.remaining_s):
+                        result = await call(member, deadline)
+                except TimeoutError:
+                    raise MemberTimeout(f"{site.emetteur}: no answer within its deadline") from None
+        except MemberError as error:
+            result = error
+        return Outcome(site=site, result=result, elapsed_s=time.monotonic() - started)
+
+    @contextlib.asynccontextmanager
+    async def guarded(self, site: Site, operation: str) -> AsyncIterator[tuple[Member, Deadline]]:
+        """One admitted call: its end is told to the breaker and the observer."""
+        breaker = self.breaker(site)
+        if not breaker.admit():
+            self._observer.called(site.emetteur, operation, MemberSkipped.status, 0.0)
+            raise MemberSkipped(f"{site.emetteur}: left alone after repeated failures")
+        started = time.monotonic()
+        status = "cancelled"
+        try:
+            yield self.client(site), self.deadline(site)
+        except MemberError as error:
+            status = str(error.status)
+            if error.counts_against_member:
+                breaker.failed(type(error).__name__)
+            else:
+                breaker.succeeded()
+            raise
+        except BaseException:
+            breaker.released()
+            raise
+        else:
+            status = "ok"
+            breaker.succeeded()
+        finally:
+            self._observer.called(site.emetteur, operation, status, time.monotonic() - started)
+
+    @contextlib.asynccontextmanager
+    async def open(self, site: Site, target: Target, accept: Accept) -> AsyncIterator[Delivery]:
+        """An open transfer from one member."""
+        async with (
+            self.guarded(site, f"retrieve-{target.form}") as (member, deadline),
+            member.retrieve(target, accept, deadline=deadline) as delivery,
+        ):
+            yield delivery
+
+    async def aclose(self) -> None:
+        clients, self._clients = self._clients, {}
+        await asyncio.gather(*(c.aclose() for c in clients.values()), *self._closing, return_exceptions=True)
