@@ -234,7 +234,10 @@ def gradients(rows: int, columns: int, *, bits: int = 16, frames: int = 1) -> Pa
         picture = ((ramp + 31 * instance + 101 * series) % (256 if bits == 8 else 4096)).astype(kind)
         if frames == 1:
             return picture
-        return np.stack([np.roll(picture, frame, axis=0) for frame in range(frames)])
+        moving: npt.NDArray[Any] = np.empty((frames, rows, columns), kind)
+        for frame in range(frames):
+            moving[frame] = np.roll(picture, frame, axis=0)
+        return moving
 
     return paint
 
