@@ -1,0 +1,1 @@
+"""The wire formats of DICOMweb, without I/O: multipart bodies, media types, query strings."""

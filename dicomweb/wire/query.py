@@ -1,0 +1,206 @@
+"""QIDO-RS query strings (PS3.18 §8.3.4, §10.6.1.2): parsed into the engine's `Query`, and written for members."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote, unquote_plus
+
+from pydicom.datadict import tag_for_keyword
+
+from federation.errors import BadRequest
+from federation.matching import vr_of
+from federation.model import Level, Query, Scope
+
+UID_PATTERN = re.compile(r"[0-9.]{1,64}")
+_TAG = re.compile(r"[0-9A-Fa-f]{8}")
+_DATE = re.compile(r"\d{4}(\d{2}(\d{2})?)?|\d{4}-\d{2}-\d{2}")
+_TIME = re.compile(r"\d{2}(:?\d{2}(:?\d{2}(\.\d{1,6})?)?)?")
+_DATE_TIME = re.compile(r"\d{4,14}(\.\d{1,6})?([+-]\d{4})?")
+_INTEGER = re.compile(r"\s*[+-]?\d{1,12}\s*")
+_DECIMAL = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*")
+#: Parameters that are not attributes; `accept` and `own_site` are read by the façade.
+RESERVED = frozenset({"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "accept", "own_site"})
+VALUE_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed:
+    query: Query
+    notices: tuple[str, ...]
+    own_site: bool | None  # the `own_site` parameter, None = not given
+
+
+def pairs(query_string: str) -> list[tuple[str, str]]:
+    """`a=b&c=d` → decoded pairs. Undecodable UTF-8 is refused, not replaced."""
+    out = []
+    for piece in query_string.split("&"):
+        if not piece:
+            continue
+        name, _, value = piece.partition("=")
+        try:
+            out.append((unquote_plus(name, errors="strict"), unquote_plus(value, errors="strict")))
+        except UnicodeDecodeError:
+            raise BadRequest(f"The parameter {name[:64]!r} is not UTF-8.") from None
+    return out
+
+
+def parse(
+    query_string: str, level: Level, scope: Scope, *, study_uid: str | None = None, series_uid: str | None = None
+) -> Parsed:
+    """Raises `BadRequest` that names the parameter; an unknown name is ignored with a notice."""
+    filters: dict[str, str] = {}
+    include: set[str] = set()
+    include_all = fuzzy = False
+    limit: int | None = None
+    offset = 0
+    own_site: bool | None = None
+    notices: list[str] = []
+    for name, value in pairs(query_string):
+        if len(value) > VALUE_MAX:
+            raise BadRequest(f"The value of {name[:64]!r} is longer than {VALUE_MAX} characters.")
+        match name.lower():
+            case "limit":
+                limit = _count(name, value)
+            case "offset":
+                offset = _count(name, value)
+            case "fuzzymatching":
+                fuzzy = _flag(name, value)
+            case "includefield":
+                for item in value.split(","):
+                    if item.strip().lower() == "all":
+                        include_all = True
+                    elif item.strip():
+                        path = _included(item.strip())
+                        if path is None:
+                            notices.append(f"includefield names no known attribute and was ignored: {_shown(item)}")
+                        else:
+                            include.add(path)
+            case "own_site":
+                own_site = _own_site(value)
+            case "accept" | "emptyvaluematching":
+                pass
+            case _:
+                path = tag_path(name)
+                if path is None:
+                    notices.append(f"Unknown parameter ignored: {_shown(name)}")
+                    continue
+                if path in filters:
+                    raise BadRequest(f"{name} is given twice; give it once, UID lists separated by commas.")
+                if value.strip() and value.strip("*") != "":
+                    filters[path] = _checked(name, path, value.strip())
+                else:
+                    include.add(path.partition(".")[0])  # universal matching asks for the attribute
+    if fuzzy:
+        notices.append("The fuzzymatching parameter is not supported. Only literal matching has been performed.")
+    for tag, uid in (("0020000D", study_uid), ("0020000E", series_uid)):
+        if uid is not None and tag in filters and filters.pop(tag) != uid:
+            raise BadRequest(f"{tag} contradicts the path.")
+    query = Query(
+        level=level,
+        scope=scope,
+        filters=filters,
+        include=frozenset(include),
+        include_all=include_all,
+        fuzzy=fuzzy,
+        limit=limit,
+        offset=offset,
+        study_uid=study_uid,
+        series_uid=series_uid,
+    )
+    return Parsed(query=query, notices=tuple(notices), own_site=own_site)
+
+
+def _shown(text: str) -> str:
+    """A client's own word, fit for a header."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "?", text[:64])
+
+
+def _count(name: str, value: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", value.strip()):
+        raise BadRequest(f"{name} takes a whole number from 0, not {value[:32]!r}.")
+    return int(value)
+
+
+def _flag(name: str, value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise BadRequest(f"{name} takes true or false, not {value[:32]!r}.")
+    return value.lower() == "true"
+
+
+def _own_site(value: str) -> bool:
+    if value not in ("include", "exclude"):
+        raise BadRequest(f"own_site takes include or exclude, not {value[:32]!r}.")
+    return value == "include"
+
+
+@lru_cache(maxsize=4096)
+def tag_path(name: str) -> str | None:
+    """`PatientName`, `00100010`, `00400275.00400009` → tag path; None if a keyword is unknown.
+
+    What looks like a tag and is none raises `BadRequest`.
+    """
+    path = []
+    for part in name.split("."):
+        if _TAG.fullmatch(part):
+            path.append(part.upper())
+        elif part[:1].isdigit():
+            raise BadRequest(f"Not a tag of eight hexadecimal digits: {part[:32]!r}.")
+        else:
+            tag = tag_for_keyword(part)
+            if tag is None:
+                return None
+            path.append(f"{tag:08X}")
+    return ".".join(path)
+
+
+def _included(name: str) -> str | None:
+    path = tag_path(name)
+    return path if path is None else path.partition(".")[0]
+
+
+def _checked(name: str, path: str, value: str) -> str:
+    """The value, if it is one of the attribute's VR (PS3.5 §6.2)."""
+    vr = vr_of(path.rpartition(".")[2])
+    if vr == "UI":
+        uids = [u.strip() for u in re.split(r"[\\,]", value) if u.strip()]
+        for uid in uids:
+            if not UID_PATTERN.fullmatch(uid):
+                raise BadRequest(f"{name}: not a UID: {uid[:70]!r}.")
+        return ",".join(uids)
+    pattern = {"DA": _DATE, "TM": _TIME, "DT": _DATE_TIME}.get(vr)
+    if pattern is not None:
+        return _range(name, value, pattern)
+    numbers = {"IS": _INTEGER, "DS": _DECIMAL, "US": _INTEGER, "UL": _INTEGER, "SS": _INTEGER, "SL": _INTEGER}.get(vr)
+    if numbers is not None and not all(numbers.fullmatch(v) for v in value.split("\\")):
+        raise BadRequest(f"{name}: not a number: {value[:32]!r}.")
+    return value
+
+
+def _range(name: str, value: str, pattern: re.Pattern[str]) -> str:
+    if pattern.fullmatch(value):
+        return _compact(value)
+    # `a-b`, `-b`, `a-`; people write dates with hyphens too, so every hyphen is tried as the one between
+    for i, c in enumerate(value):
+        low, high = value[:i], value[i + 1 :]
+        if c == "-" and (low or high) and all(not p or pattern.fullmatch(p) for p in (low, high)):
+            return f"{_compact(low)}-{_compact(high)}"
+    raise BadRequest(f"{name}: not a date, time or range: {value[:48]!r}.")
+
+
+def _compact(value: str) -> str:
+    return value.replace("-", "").replace(":", "") if re.match(r"\d{4}-|\d{2}:", value) else value
+
+
+def for_member(
+    filters: Mapping[str, str], include: Sequence[str], *, include_all: bool, limit: int, offset: int
+) -> str:
+    """A query string for a member, percent-encoded; wildcards and commas stay readable."""
+    items = [(path, value) for path, value in filters.items()]
+    items += [("includefield", "all")] if include_all else [("includefield", tag) for tag in include]
+    items += [("limit", str(limit))]
+    if offset:
+        items.append(("offset", str(offset)))
+    return "&".join(f"{quote(k, safe='')}={quote(v, safe='*,')}" for k, v in items)
