@@ -21,6 +21,7 @@ CHUNK_BYTES = 256 * 1024
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".gif": "image/gif",
+    ".gz": "application/gzip",
     ".html": "text/html; charset=utf-8",
     ".ico": "image/vnd.microsoft.icon",
     ".jpeg": "image/jpeg",

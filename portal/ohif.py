@@ -34,8 +34,8 @@ RESERVED = frozenset(
     ("dicom-web", "folders", "sites", "patients", "portal", "wado", "emergency", "healthz", "readyz", "metrics")
 )
 
-#: Files of OHIF's build that are for other hosts, or that we make ourselves.
-WITHHELD = frozenset(("_headers", "_redirects", "serve.json", "index.html", "app-config.js", "google.js"))
+#: Files of OHIF's build that are for other hosts' use.
+WITHHELD = frozenset(("_headers", "_redirects", "serve.json", "google.js", "silent-refresh.html"))
 
 #: Put before every script of OHIF: they wrap `fetch` and `XMLHttpRequest` before OHIF takes them.
 PAGE_SCRIPTS = "".join(
@@ -90,11 +90,14 @@ class Viewer:
             text = app_config(self._directory(), federation=self._federation)
             return _made(request, text.encode(), MEDIA_TYPES[".js"], viewer_policy())
         build = await self._current_build()
-        if build is not None and name not in WITHHELD and name in build.tree.assets:
-            headers = {"content-security-policy": build.policy}
-            return await build.tree.respond(request, build.tree.assets[name], headers)
-        if not _is_page(path):
+        if name in WITHHELD:
             return _plain(404)
+        if name != "index.html":
+            if build is not None and name in build.tree.assets:
+                headers = {"content-security-policy": build.policy}
+                return await build.tree.respond(request, build.tree.assets[name], headers)
+            if not _is_page(path):
+                return _plain(404)
         if build is None:
             return _missing()
         return _made(request, build.page, MEDIA_TYPES[".html"], build.policy)

@@ -30,15 +30,32 @@ _SCRIPT = """\
   });
   settings.customizationService = [
     {
-      "workList.settingsMenuItems": function (items) {
-        return items.concat({
-          id: "imagoraSources",
-          label: french ? "Choisir une source" : "Choose a source",
-          onClick: function () { window.location.assign("/portal/sources"); },
-        });
+      "workList.settingsMenuItems": {
+        $set: function (items) {
+          return items.concat({
+            id: "imagoraSources",
+            label: french ? "Choisir une source" : "Choose a source",
+            onClick: function () { window.location.assign("/portal/sources"); },
+          });
+        },
       },
+      // The patient's id names the site it comes from, so it is the last column to give way.
+      "workList.columns": {
+        $apply: function (columns) {
+          return columns.map(function (column) {
+            if (column.id !== "mrn") { return column; }
+            var meta = { label: french ? "IPP" : "Patient ID", minWidth: 190, priority: 95 };
+            meta.headerClassName = meta.cellClassName = "min-w-[190px]";
+            return Object.assign({}, column, { meta: Object.assign({}, column.meta, meta) });
+          });
+        },
+      },
+      // A guided tour that darkens the images at the first visit is no help in an emergency.
+      "ohif.tours": { $set: [] },
     },
   ];
+  // OHIF calls it without looking whether it is there. The banner says what went wrong.
+  settings.httpErrorHandler = function () {};
   window.config = settings;
 })();
 """
