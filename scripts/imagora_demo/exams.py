@@ -227,14 +227,14 @@ def to_bytes(dataset: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) ->
 
 def gradients(rows: int, columns: int, *, bits: int = 16, frames: int = 1) -> Painter:
     """A painter of cheap gradients, different in each instance, so that no two images can be mixed up."""
-    kind = np.uint8 if bits == 8 else np.uint16
+    kind: Any = np.uint8 if bits == 8 else np.uint16
     ramp = np.add.outer(np.arange(rows, dtype=np.uint32) * 7, np.arange(columns, dtype=np.uint32) * 3)
 
     def paint(series: int, instance: int) -> Pixels:
         picture = ((ramp + 31 * instance + 101 * series) % (256 if bits == 8 else 4096)).astype(kind)
         if frames == 1:
             return picture
-        moving: npt.NDArray[Any] = np.empty((frames, rows, columns), kind)
+        moving = np.empty((frames, rows, columns), kind)
         for frame in range(frames):
             moving[frame] = np.roll(picture, frame, axis=0)
         return moving
