@@ -32,6 +32,7 @@
     conflict: "Un même numéro d'examen désigne des patients différents selon le site : vérifiez l'identité et "
       + "ouvrez l'examen depuis son site.",
     ownSite: "Les examens de votre propre site ne sont pas affichés ici.",
+    nobody: "Aucune source n'est connectée ici.",
     failed: function (status) { return "La demande a échoué (" + status + ")"; },
     conflictRetrieve: "Cet examen désigne des patients différents selon le site. Ouvrez-le depuis un site : ",
     unavailable: "Aucune source n'a pu répondre. Réessayez dans un instant",
@@ -54,6 +55,7 @@
     conflict: "One study number stands for different patients at different sites: check the identity and open the "
       + "exam from its site.",
     ownSite: "Exams of your own site are not shown here.",
+    nobody: "No source is connected here.",
     failed: function (status) { return "The request failed (" + status + ")"; },
     conflictRetrieve: "This exam stands for different patients at different sites. Open it from one site: ",
     unavailable: "No source could answer. Try again in a moment",
@@ -112,17 +114,20 @@
         }
       } else if ((found = /(at least )?(\d+) additional results/i.exec(text))) {
         notices.push({ level: "status", text: say.more(Number(found[2]), Boolean(found[1])) });
-      } else if (/fuzzymatching|parameter/i.test(text)) {
+      } else if (/fuzzymatching|includefield|parameter ignored/i.test(text)) {
         return; // for programmers: OHIF's requests are not typed by people
-      } else if (/criterion/i.test(text)) {
-        notices.push({ level: "alert", text: say.criterion });
+      } else if (/names no patient|criterion/i.test(text)) {
+        notices.push({ level: "status", text: say.criterion });
+      } else if (/no source is connected/i.test(text)) {
+        notices.push({ level: "alert", text: say.nobody });
       } else if (/own site/i.test(text)) {
         notices.push({ level: "status", text: say.ownSite });
       } else if (/conflict|different (?:patients|people|persons)/i.test(text)) {
         notices.push({ level: "alert", text: say.conflict });
-      } else if (/\bcap(?:ped)?\b/i.test(text)) {
+      } else if (/\b(?:was cut at|capped)\b/i.test(text)) {
         if (!capped.length) {
-          notices.push({ level: "alert", text: say.capped("") });
+          found = /source (\S+) was cut/i.exec(text);
+          notices.push({ level: "alert", text: say.capped(found ? displayName(found[1]) : "") });
         }
       } else {
         notices.push({ level: "status", text: text.slice(0, LONGEST) });
@@ -198,14 +203,9 @@
     if (held && held.sequence > order) {
       return;
     }
-    if (notices.length) {
+    // Hundreds of answers of frames say nothing: only what may take the place of a message is kept.
+    if (notices.length || held || key === "list") {
       groups[key] = { sequence: order, notices: notices };
-    } else if (held) {
-      groups[key] = { sequence: order, notices: [] };
-    } else if (key === "list") {
-      groups[key] = { sequence: order, notices: [] };
-    } else {
-      return;
     }
     render();
   }
