@@ -100,6 +100,7 @@ class StudyHeader:
     institution: str = ""
     referring: str = ""
     charset: str | Sequence[str] = "ISO_IR 192"
+    more: Callable[[Dataset], None] | None = None  # sets more elements of patient and study
 
     def dataset(self) -> Dataset:
         """A new data set with the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1)."""
@@ -119,6 +120,8 @@ class StudyHeader:
             made.StudyDescription = self.description
         if self.institution:
             made.InstitutionName = self.institution
+        if self.more is not None:
+            self.more(made)
         return made
 
 

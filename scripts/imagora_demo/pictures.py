@@ -7,7 +7,7 @@ mammography 6 MB.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -93,11 +93,13 @@ MR_WEIGHTINGS = {
 }
 
 
-def brain_mr(header: StudyHeader, *, n: int = 22) -> Iterator[bytes]:
-    """Three series (T1, T2, FLAIR) of `n` axial slices, 256 × 256, in one frame of reference."""
-    size, spacing, slice_mm = 256, 0.9, 6.0
+def brain_mr(header: StudyHeader, *, n: int = 22, series: Sequence[int] = (1, 2, 3)) -> Iterator[bytes]:
+    """These of three series (T1, T2, FLAIR) of `n` axial slices, 256 × 256, in one frame of reference."""
+    size, spacing, slice_mm = 256, 0.9, 132.0 / n
     textures = [smooth_noise((size, size), 9, _dice(header, layer)) for layer in range(2)]
     for number, (description, tissue) in enumerate(MR_WEIGHTINGS.items(), start=1):
+        if number not in series:
+            continue
         dice = _dice(header, description)
         dataset = begin_series(header, modality="MR", number=number, description=description)
         _axial_geometry(dataset, header, spacing_mm=spacing, slice_mm=slice_mm)
