@@ -49,6 +49,7 @@ Emetteur = Annotated[str, AfterValidator(rules.check_emetteur)]
 HttpUrl = Annotated[str, AfterValidator(rules.check_http_url)]
 Host = Annotated[str, AfterValidator(rules.check_host)]
 Oid = Annotated[str, AfterValidator(rules.check_oid)]
+Name = Annotated[str, AfterValidator(rules.check_name)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
@@ -205,7 +206,7 @@ class SearchSettings(Section):
 
 
 class FolderSettings(Section):
-    name: str = Field(min_length=1, max_length=64)
+    name: Name
     ae_title: AETitle | None = None
 
     def folder(self) -> Folder:
@@ -214,11 +215,10 @@ class FolderSettings(Section):
 
 class SiteSettings(Section):
     emetteur: Emetteur
-    site: int = Field(ge=0, le=2**31 - 1)
-    # InstitutionName and CodeMeaning (PS3.5 §6.2, LO) show it.
-    name: str = Field(min_length=1, max_length=64)
+    site: int = Field(ge=0, le=rules.NUMBER_MAX)
+    name: Name
     folder: str | None = None
-    availability: str = ""
+    availability: Name | Literal[""] = ""
     status: SiteStatus = SiteStatus.MEMBER
     dicomweb: HttpUrl | None = None
     aet: AETitle | None = None

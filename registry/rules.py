@@ -18,6 +18,8 @@ from registry.model import EMETTEUR_PATTERN, Folder, Site
 _AE_TITLE = re.compile(r"(?! )[\x20-\x5b\x5d-\x7e]{1,16}(?<! )")
 # PS3.5 §9.1
 _OID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
+NUMBER_MAX = 2**31 - 1
+NAME_MAX = 64
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
@@ -78,7 +80,27 @@ def check_http_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def address_problem(*, aet: str | None, host: str | None, port: int | None) -> str | None:
+def check_number(value: str) -> int:
+    """A SITE."""
+    if not value.isascii() or not value.isdigit() or int(value) > NUMBER_MAX:
+        raise ValueError(f"{value!r} is not the number of an establishment: use digits, as in 423")
+    return int(value)
+
+
+def check_port(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 65535:
+        raise ValueError(f"{value!r} is not a port: use a number from 1 to 65535")
+    return int(value)
+
+
+def check_name(value: str) -> str:
+    """The name of a site or folder. InstitutionName and CodeMeaning show it (PS3.5 §6.2, LO)."""
+    if not value.strip() or len(value) > NAME_MAX or "\\" in value or not value.isprintable():
+        raise ValueError(f"{value[:NAME_MAX]!r} is not a name: use 1 to {NAME_MAX} characters, without backslash")
+    return value
+
+
+def address_problem(*, aet: object, host: object, port: object) -> str | None:
     """What is wrong with the DIMSE address of a member: it is complete, or not there at all. None if nothing."""
     parts = {"aet": aet, "host": host, "port": port}
     missing = [name for name, value in parts.items() if value is None]

@@ -1,0 +1,211 @@
+"""The registry in the database: read as one picture, changed in one transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from registry import queries
+from registry.database import Connection, Database, Row
+from registry.entries import Changes, importing, seeding
+from registry.model import Directory, Folder, Quirks, Site, SiteStatus
+from registry.table import Table
+
+_log = logging.getLogger(__name__)
+
+_SECRET_BYTES = 64
+_QUIRKS = tuple(field.name for field in dataclasses.fields(Quirks))
+
+
+class UnknownSite(Exception):
+    """No site of this EMETTEUR is registered."""
+
+    def __init__(self, emetteur: str) -> None:
+        super().__init__(f"no site has the EMETTEUR {emetteur!r}: `imagora sites list` shows all")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongPatientID:
+    """A qualified PatientID that is shown hashed, because as it is it would exceed 64 characters."""
+
+    hashed: str
+    ipp: str
+    emetteur: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyCopy:
+    """A study that more than one site holds, as one of them holds it, under one patient id."""
+
+    study_uid: str
+    emetteur: str
+    patient_id: str
+    series: tuple[str, ...]  # SeriesInstanceUIDs
+    seen_at: datetime
+
+
+class RegistryStore:
+    """Reads and writes the registry. Raises `DatabaseUnavailable` and `DatabaseError`.
+
+    `node` is the AE title of the federation's node, which no site or folder may take.
+    """
+
+    def __init__(self, database: Database, *, node: str | None = None) -> None:
+        self._database = database
+        self._node = node
+
+    @property
+    def database(self) -> Database:
+        return self._database
+
+    async def load(self) -> Directory:
+        """The registry as it stands at one epoch."""
+        async with self._database.transaction("repeatable_read") as connection:
+            return await read_directory(connection)
+
+    async def epoch(self) -> int:
+        return int(await self._database.fetchval(queries.EPOCH))
+
+    async def seed(self, sites: Sequence[Site], folders: Sequence[Folder] = ()) -> Changes:
+        """Create what is new, fill what is blank, override nothing; differences are logged.
+
+        Raises `RegistryConflict`.
+        """
+        changes = await self._change(lambda directory: seeding(directory, sites, folders, self._node))
+        for note in changes.notes:
+            _log.info("settings differ from the registry: %s", note)
+        return changes
+
+    async def import_csv(self, table: Table) -> Changes:
+        """Add and update sites from a table, all or nothing. Raises `RegistryConflict`."""
+        return await self._change(lambda directory: importing(directory, table.sites, table.folders, self._node))
+
+    async def set_status(self, emetteur: str, status: SiteStatus) -> None:
+        """Raises `UnknownSite`."""
+        async with self._database.transaction() as connection:
+            await connection.execute(queries.LOCK_EPOCH)
+            if await connection.fetchrow(queries.SET_STATUS, emetteur, status.value) is None:
+                raise UnknownSite(emetteur)
+
+    async def save_quirks(self, emetteur: str, quirks: Quirks) -> None:
+        """Keep what was learnt of a member. Raises `UnknownSite`."""
+        async with self._database.transaction() as connection:
+            await connection.execute(queries.LOCK_EPOCH)
+            if await connection.fetchrow(queries.SAVE_QUIRKS, emetteur, _quirks_object(quirks)) is None:
+                raise UnknownSite(emetteur)
+
+    async def long_patient_ids(self) -> tuple[LongPatientID, ...]:
+        rows = await self._database.fetch(queries.LONG_PATIENT_IDS)
+        return tuple(LongPatientID(hashed=r["hashed"], ipp=r["ipp"], emetteur=r["emetteur"]) for r in rows)
+
+    async def remember_long_patient_id(self, long_id: LongPatientID) -> None:
+        await self._database.execute(queries.REMEMBER_LONG_PATIENT_ID, long_id.hashed, long_id.ipp, long_id.emetteur)
+
+    async def study_copies(self) -> tuple[StudyCopy, ...]:
+        rows = await self._database.fetch(queries.STUDY_COPIES)
+        return tuple(
+            StudyCopy(
+                study_uid=r["study_uid"],
+                emetteur=r["emetteur"],
+                patient_id=r["patient_id"],
+                series=tuple(r["series"]),
+                seen_at=r["seen_at"],
+            )
+            for r in rows
+        )
+
+    async def remember_copies(self, copies: Iterable[StudyCopy]) -> None:
+        """Keep where copies were seen. Of one holder's one study and patient id, the latest sight counts."""
+        latest: dict[tuple[str, str, str], StudyCopy] = {}
+        for copy in copies:
+            key = (copy.study_uid, copy.emetteur, copy.patient_id)
+            if key not in latest or latest[key].seen_at < copy.seen_at:
+                latest[key] = copy
+        if not latest:
+            return
+        kept = list(latest.values())
+        await self._database.execute(
+            queries.REMEMBER_COPIES,
+            [c.study_uid for c in kept],
+            [c.emetteur for c in kept],
+            [c.patient_id for c in kept],
+            [",".join(c.series) for c in kept],
+            [c.seen_at for c in kept],
+        )
+
+    async def secret(self, name: str) -> bytes:
+        """64 random bytes, the same for all processes and for ever."""
+        async with self._database.connection() as connection:
+            value = await connection.fetchval(queries.SECRET, name)
+            if value is None:
+                await connection.execute(queries.ADD_SECRET, name, secrets.token_bytes(_SECRET_BYTES))
+                value = await connection.fetchval(queries.SECRET, name)
+            return bytes(value)
+
+    async def _change(self, decide: Callable[[Directory], Changes]) -> Changes:
+        """Decide on the registry as it stands, locked, and write the decision."""
+        async with self._database.transaction() as connection:
+            await connection.execute(queries.LOCK_EPOCH)
+            changes = decide(await read_directory(connection))
+            await connection.executemany(queries.ADD_FOLDER, [(f.name, f.ae_title) for f in changes.new_folders])
+            await connection.executemany(queries.UPDATE_FOLDER, [(f.name, f.ae_title) for f in changes.changed_folders])
+            await connection.executemany(queries.ADD_SITE, [_values(site) for site in changes.new_sites])
+            await connection.executemany(queries.UPDATE_SITE, [_values(site) for site in changes.changed_sites])
+        return changes
+
+
+async def read_directory(connection: Connection) -> Directory:
+    """The registry as this connection's transaction sees it. Take a snapshot or the epoch's lock first."""
+    epoch = await connection.fetchval(queries.EPOCH)
+    folders = await connection.fetch(queries.FOLDERS)
+    sites = await connection.fetch(queries.SITES)
+    return Directory(
+        [_site(row) for row in sites],
+        [Folder(name=row["name"], ae_title=row["ae_title"]) for row in folders],
+        epoch=epoch,
+    )
+
+
+def _site(row: Row) -> Site:
+    return Site(
+        emetteur=row["emetteur"],
+        number=row["number"],
+        name=row["name"],
+        folder=row["folder"],
+        availability=row["availability"],
+        status=SiteStatus(row["status"]),
+        dicomweb=row["dicomweb"],
+        aet=row["aet"],
+        host=row["host"],
+        port=row["port"],
+        oid=row["oid"],
+        deadline_s=row["deadline_s"],
+        # A newer program may know more of them.
+        quirks=Quirks(**{name: row["quirks"].get(name) for name in _QUIRKS}),
+    )
+
+
+def _values(site: Site) -> tuple[object, ...]:
+    return (
+        site.emetteur,
+        site.number,
+        site.name,
+        site.folder,
+        site.availability,
+        site.status.value,
+        site.dicomweb,
+        site.aet,
+        site.host,
+        site.port,
+        site.oid,
+        site.deadline_s,
+        _quirks_object(site.quirks),
+    )
+
+
+def _quirks_object(quirks: Quirks) -> dict[str, bool]:
+    return {name: value for name in _QUIRKS if (value := getattr(quirks, name)) is not None}
