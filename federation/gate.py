@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from consent import Access, Event, EventKind, EventOutcome, Exam, Requester, utc_now
+from federation.errors import Conflict
 from federation.identity import Identity, Naming
+from federation.locate import Location
 from federation.model import Scope
 from registry import Site
 
@@ -30,6 +32,19 @@ class Gate:
 
     def permits(self, requester: Requester, study_uid: str, identity: Identity) -> bool:
         return self._access.decide(requester, self.exam(study_uid, identity), utc_now()).permitted
+
+    def one_person(self, requester: Requester, location: Location) -> Identity | None:
+        """The one identity of a study that the requester may see. None: there is none. Two → `Conflict`."""
+        seen = [i for i in location.identities if self.permits(requester, location.study_uid, i)]
+        if len(seen) > 1:
+            emetteurs = tuple(dict.fromkeys(r.holder.emetteur for i in seen for r in i.records))
+            raise Conflict(
+                "This StudyInstanceUID stands for different patients at different sites. Ask each site by itself.",
+                emetteurs=emetteurs,
+                study_uid=location.study_uid,
+                report=location.report,
+            )
+        return seen[0] if seen else None
 
     async def trace_query(self, requester: Requester, scope: Scope, query: str, request_id: str) -> None:
         await self._access.trace(

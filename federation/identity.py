@@ -184,6 +184,24 @@ def record_of(attributes: Attributes, holder: Site, directory: Directory, *, lon
     )
 
 
+def instance_identity(
+    located: Identity,
+    own: Record,
+    *,
+    coded: bool,
+) -> Identity:
+    """Whose one instance is, that came with a study located as `located`'s.
+
+    `own` is what the instance says of itself. It is given the located identity only if it bears an id that this
+    identity is known by; else it stays its own, whatever study it came with. `coded` = it names its origin itself.
+    """
+    if not coded and located.knows(own.raw_patient_id, own.holder):
+        return located
+    if own.id in located.ids and own.origin.emetteur == located.origin.emetteur:
+        return located
+    return Identity(records=(own,))
+
+
 def same_person(a: Record, b: Record) -> bool:
     """Same origin id, or equal normalised name, birth date and sex with none missing."""
     if a.ipp and a.id == b.id:

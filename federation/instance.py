@@ -11,7 +11,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
-from federation.identity import SCHEME, Identity, Naming, Record, resolve, site_of_code
+from federation.identity import SCHEME, Identity, Naming, Record, instance_identity, resolve, site_of_code
 from federation.names import normalise
 from federation.part10 import BadPart10, Changes, Head, encode_element, encode_item
 from registry import Directory, Site
@@ -99,8 +99,6 @@ class InstanceTagger:
         for item in _items(head, _INSTITUTION_CODE, encodings):
             if str(item.get("CodingSchemeDesignator", "")) == SCHEME:
                 coded = site_of_code(str(item.get("CodeValue", "")), self._directory) or coded
-        if coded is None and self._identity.knows(raw, self._holder):
-            return self._identity
         ipp, authority, origin = resolve(
             raw,
             self._holder,
@@ -110,26 +108,22 @@ class InstanceTagger:
             others=[(str(i.get("PatientID", "") or ""), str(i.get("IssuerOfPatientID", "") or "")) for i in others],
             long_ids=self._naming.long_ids,
         )
-        if (ipp, authority.emetteur) in self._identity.ids and origin.emetteur == self._identity.origin.emetteur:
-            return self._identity
         name = _decode(head.value(_NAME), encodings).partition("=")[0]
-        own = Identity(
-            records=(
-                Record(
-                    holder=self._holder,
-                    raw_patient_id=raw,
-                    ipp=ipp,
-                    authority=authority,
-                    origin=origin,
-                    name=normalise(name),
-                    birth_date=head.text(_BIRTH_DATE),
-                    sex=head.text(_SEX),
-                    shown_name=name,
-                ),
-            )
+        own = Record(
+            holder=self._holder,
+            raw_patient_id=raw,
+            ipp=ipp,
+            authority=authority,
+            origin=origin,
+            name=normalise(name),
+            birth_date=head.text(_BIRTH_DATE),
+            sex=head.text(_SEX),
+            shown_name=name,
         )
-        self._stranger(own)
-        return own
+        identity = instance_identity(self._identity, own, coded=coded is not None)
+        if identity is not self._identity:
+            self._stranger(identity)
+        return identity
 
     def _other_ids(self, head: Head, identity: Identity, others: list[Dataset], encodings: list[str]) -> Changes:
         standing = {(str(i.get("PatientID", "") or ""), str(i.get("IssuerOfPatientID", "") or "")) for i in others}

@@ -39,7 +39,6 @@ class Merged:
     identity: Identity
     hits: list[Hit]  # identity order: the preferred holder's first
     row: Attributes
-    conflict: bool = False  # the same StudyInstanceUID also stands for somebody else
 
     @property
     def holders(self) -> tuple[Site, ...]:
@@ -65,11 +64,7 @@ def merge(
             identities = [Identity(records=tuple(records.values()))]
         else:
             identities = group(records.values(), directory)
-        found = [m for i in identities for m in _of_identity(level, i, mine)]
-        people = {id(m.identity) for m in found}
-        for m in found:
-            m.conflict = len(people) > 1
-        merged.extend(found)
+        merged += [m for i in identities for m in _of_identity(level, i, mine)]
     return merged
 
 

@@ -117,6 +117,7 @@ class Target:
     form: Form = Form.DICOM
     frames: tuple[int, ...] = ()
     link: str | None = None
+    holder: str | None = None  # EMETTEUR whose reference `link` is
     parameters: Mapping[str, str] = field(default_factory=dict)  # of rendered forms
 
     @property

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from consent import Requester
 from federation.copies import Copies
-from federation.errors import Conflict, MemberError, MemberGarbage, SourceStatus, SourcesUnavailable
+from federation.errors import MemberError, MemberGarbage, SourceStatus, SourcesUnavailable
 from federation.gate import Gate
-from federation.identity import Identity, Naming, Record, record_of, text_of
-from federation.locate import IDENTITY_TAGS, Location, Locator
+from federation.identity import Naming, Record, record_of, text_of
+from federation.locate import IDENTITY_TAGS, Locator
 from federation.matching import OURS, PATIENT_NAME, SAME_EVERYWHERE, filters_for, matches_row, matches_tagged
 from federation.members import Members
 from federation.merge import UID_OF, Hit, Merged, merge, ordered, page
@@ -213,7 +213,7 @@ class Searcher:
     async def _within_study(self, requester: Requester, query: Query, links: Links, sites: Sequence[Site]) -> Answer:
         assert query.study_uid is not None
         location = await self._locator.locate(sites, query.study_uid)
-        identity = self.one_person(requester, location)
+        identity = self._gate.one_person(requester, location)
         if identity is None:
             if location.report.none_answered:
                 raise SourcesUnavailable("No source could be asked.", report=location.report)
@@ -242,19 +242,6 @@ class Searcher:
                     hits.append(Hit(record=record, row=row, study_uid=query.study_uid))
         merged = merge(query.level, hits, directory, {query.study_uid: list(identity.records)})
         return await self._answer(requester, query, links, merged, report)
-
-    def one_person(self, requester: Requester, location: Location) -> Identity | None:
-        """The one identity of a study that the requester may see. None: there is none. Two → `Conflict`."""
-        seen = [i for i in location.identities if self._gate.permits(requester, location.study_uid, i)]
-        if len(seen) > 1:
-            emetteurs = tuple(dict.fromkeys(r.holder.emetteur for i in seen for r in i.records))
-            raise Conflict(
-                "This StudyInstanceUID stands for different patients at different sites. Ask each site by itself.",
-                emetteurs=emetteurs,
-                study_uid=location.study_uid,
-                report=location.report,
-            )
-        return seen[0] if seen else None
 
     # The answer -------------------------------------------------------------------------------------------------
 

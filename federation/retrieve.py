@@ -1,0 +1,418 @@
+"""Retrieval: locate, decide, trace, open a holder, look at its first part, then relay.
+
+A holder that fails before the first byte is replaced by another; after it, the transfer is broken and the client
+must see that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from consent import EventKind, EventOutcome, Requester
+from federation.copies import Copies
+from federation.errors import (
+    BrokenTransfer,
+    MemberCannot,
+    MemberError,
+    MemberGarbage,
+    MemberNotFound,
+    MemberTimeout,
+    NotAcceptable,
+    NotFound,
+    RequestError,
+    SourcesUnavailable,
+)
+from federation.gate import Gate
+from federation.health import BreakerState
+from federation.identity import Identity, Naming, instance_identity, origin_code, record_of, text_of
+from federation.instance import InstanceTagger
+from federation.locate import Location, Locator
+from federation.members import Members
+from federation.model import Accept, Attributes, Deadline, Delivery, Form, Level, Member, PartEvent, Scope, Target
+from federation.plan import Fetch, missing_series, plan
+from federation.relay import BodyRelay, DicomRelay
+from federation.report import Report
+from federation.scoping import sites_in
+from federation.tagging import Links, scrub, tag_patient, tag_source
+from registry import Site
+
+_log = logging.getLogger(__name__)
+EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+@dataclass(slots=True, kw_only=True)
+class Retrieval:
+    """An open answer. `complete` False = a known part is missing (206). `events` raises `BrokenTransfer`."""
+
+    report: Report
+    complete: bool
+    events: AsyncIterator[Sequence[PartEvent]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Metadata:
+    rows: list[Attributes]
+    report: Report
+    complete: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class _Located:
+    """A study that may be shown, and how it is to be fetched."""
+
+    location: Location
+    identity: Identity
+    holders: tuple[Site, ...]
+    fetches: list[Fetch]
+    complete: bool
+    also: set[str] = field(default_factory=set)  # PatientIDs of instances that bear another than the study's
+
+    @property
+    def report(self) -> Report:
+        return self.location.report
+
+
+class Retriever:
+    def __init__(self, members: Members, locator: Locator, copies: Copies, gate: Gate, naming: Naming) -> None:
+        self._members = members
+        self._locator = locator
+        self._copies = copies
+        self._gate = gate
+        self._naming = naming
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def aclose(self) -> None:
+        """Wait for the traces of ended transfers."""
+        if self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+
+    # Whole bodies -----------------------------------------------------------------------------------------------
+
+    async def metadata(
+        self, requester: Requester, scope: Scope, target: Target, links: Links, *, request_id: str
+    ) -> Metadata:
+        located = await self._locate(requester, scope, target)
+        trace = self._started(EventKind.ACCESSED, requester, scope, located, request_id)
+        try:
+            answers = await asyncio.gather(*(self._fetch_metadata(fetch, located) for fetch in located.fetches))
+        except BaseException:
+            await asyncio.gather(trace, return_exceptions=True)
+            raise
+        rows: dict[str, Attributes] = {}
+        for fetch, (site, data_sets) in zip(located.fetches, answers, strict=True):
+            for attributes in data_sets:
+                sop = text_of(attributes, "00080018")
+                if text_of(attributes, "0020000D") not in ("", target.study_uid):
+                    raise SourcesUnavailable("The source answered for another study.", http_status=502)
+                if sop in rows or (fetch.expected is not None and sop not in fetch.expected):
+                    continue
+                rows[sop] = self._tagged(attributes, requester, site, located, links)
+        await trace
+        return Metadata(rows=list(rows.values()), report=located.report, complete=located.complete)
+
+    async def _fetch_metadata(self, fetch: Fetch, located: _Located) -> tuple[Site, list[Attributes]]:
+        async def call(member: Member, deadline: Deadline) -> list[Attributes]:
+            return await member.metadata(fetch.target, deadline=deadline)
+
+        failures: list[MemberError] = []
+        for site in fetch.candidates:
+            outcome = (await self._members.ask([site], "metadata", call))[0]
+            if not isinstance(outcome.result, MemberError) and outcome.result:
+                return site, outcome.result
+            error = outcome.result if isinstance(outcome.result, MemberError) else MemberNotFound(site.emetteur)
+            self._failed(site, error, located, failures)
+        raise self._refusal(failures, located.report)
+
+    def _tagged(
+        self, attributes: Attributes, requester: Requester, site: Site, located: _Located, links: Links
+    ) -> Attributes:
+        directory = self._members.directory()
+        study_uid = located.location.study_uid
+        own = record_of(attributes, site, directory, long_ids=self._naming.long_ids)
+        identity = instance_identity(located.identity, own, coded=origin_code(attributes, directory) is not None)
+        if identity is not located.identity:
+            self._stranger(requester, located)(identity)
+        member = self._members.client(site)
+        series, sop = text_of(attributes, "0020000E"), text_of(attributes, "00080018")
+
+        def bulk(uri: str) -> str | None:
+            link = member.link_of(uri, study_uid)
+            return links.bulkdata_url(site, study_uid, series, sop, link) if link is not None else None
+
+        lost = scrub(attributes, bulk)
+        if lost:
+            notice = f"Source {site.emetteur} refers to bulk data that can't be reached through it"
+            if notice not in located.report.notices:
+                located.report.notices.append(notice)
+        tag_patient(attributes, identity, self._naming)
+        tag_source(attributes, Level.INSTANCE, _preferring(site, located.holders), links, study_uid)
+        return attributes
+
+    # Streams ----------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, requester: Requester, scope: Scope, target: Target, accept: Accept, links: Links, *, request_id: str
+    ) -> AsyncIterator[Retrieval]:
+        """Everything that can be refused is refused on entry. Leaving closes the member's connection."""
+        located = await self._locate(requester, scope, target)
+        kind = EventKind.TRANSFER_BEGUN if target.form is Form.DICOM else EventKind.ACCESSED
+        trace = self._started(kind, requester, scope, located, request_id)
+        outcome = EventOutcome.FAILURE
+        job = _Job(requester=requester, located=located, accept=accept, links=links)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                first = await self._first(stack, located.fetches[0], job)
+            except BaseException:
+                await asyncio.gather(trace, return_exceptions=True)
+                raise
+            await trace
+
+            async def events() -> AsyncGenerator[Sequence[PartEvent], None]:
+                nonlocal outcome
+                try:
+                    async for batch in first:
+                        yield batch
+                    await stack.aclose()
+                    for fetch in located.fetches[1:]:
+                        async with contextlib.AsyncExitStack() as own:
+                            async for batch in await self._first(own, fetch, job):
+                                yield batch
+                except (MemberError, RequestError) as error:
+                    raise BrokenTransfer(f"{type(error).__name__}: {error}") from error
+                outcome = EventOutcome.SUCCESS
+
+            stream = events()
+            try:
+                async with contextlib.aclosing(stream):
+                    yield Retrieval(report=located.report, complete=located.complete, events=stream)
+            finally:
+                if kind is EventKind.TRANSFER_BEGUN:
+                    self._ended(requester, scope, located, request_id, outcome)
+
+    async def _first(
+        self, stack: contextlib.AsyncExitStack, fetch: Fetch, job: _Job
+    ) -> AsyncGenerator[Sequence[PartEvent], None]:
+        """Open holders until one gives a first part that can be passed on. Its transfer is left to `stack`."""
+        failures: list[MemberError] = []
+        for site in fetch.candidates:
+            for accept in _attempts(fetch.target, job.accept):
+                try:
+                    return await stack.enter_async_context(self._attempt(site, fetch, accept, job))
+                except MemberCannot as error:
+                    failures.append(error)
+                except MemberError as error:
+                    self._failed(site, error, job.located, failures)
+                    break
+        raise self._refusal(failures, job.located.report)
+
+    @contextlib.asynccontextmanager
+    async def _attempt(
+        self, site: Site, fetch: Fetch, accept: Accept, job: _Job
+    ) -> AsyncIterator[AsyncGenerator[Sequence[PartEvent], None]]:
+        async with self._members.open(site, fetch.target, accept) as delivery:
+            events = self._relay(delivery, fetch, site, job)
+            async with contextlib.aclosing(events):
+                try:
+                    async with asyncio.timeout(self._members.deadline(site).remaining_s):
+                        head = await anext(events)
+                except TimeoutError:
+                    raise MemberTimeout(f"{site.emetteur}: no first part within its deadline") from None
+                async with contextlib.aclosing(self._watched(site, head, events)) as watched:
+                    yield watched
+
+    async def _watched(
+        self, site: Site, head: Sequence[PartEvent], events: AsyncIterator[Sequence[PartEvent]]
+    ) -> AsyncGenerator[Sequence[PartEvent], None]:
+        """The stream from its beginning; a member that breaks it counts as failed."""
+        try:
+            yield head
+            async for batch in events:
+                yield batch
+        except MemberError as error:
+            if error.counts_against_member:
+                self._members.breaker(site).failed(type(error).__name__)
+            raise
+
+    def _relay(
+        self, delivery: Delivery, fetch: Fetch, site: Site, job: _Job
+    ) -> AsyncGenerator[Sequence[PartEvent], None]:
+        target, links = fetch.target, job.links
+        if target.form is Form.DICOM:
+            tagger = InstanceTagger(
+                job.located.identity,
+                site,
+                self._members.directory(),
+                self._naming,
+                self._stranger(job.requester, job.located),
+            )
+
+            def locate(series_uid: str, sop: str) -> str:
+                return links.retrieve_url(site, target.study_uid, target.series_uid or series_uid, sop)
+
+            expected = fetch.expected
+            if expected is None and target.instance_uid is not None:
+                expected = frozenset({target.instance_uid})
+            if not delivery.multipart and delivery.media_type != "application/dicom":
+                raise MemberGarbage(f"{site.emetteur}: {delivery.media_type or 'no type'} where DICOM was asked for")
+            if delivery.multipart and delivery.media_type not in ("application/dicom", ""):
+                raise MemberGarbage(f"{site.emetteur}: parts of {delivery.media_type} where DICOM was asked for")
+            return DicomRelay(delivery, tagger, locate, expected).events()
+        if target.form in (Form.RENDERED, Form.THUMBNAIL):
+            if not delivery.media_type.startswith(("image/", "video/")):
+                raise MemberGarbage(
+                    f"{site.emetteur}: {delivery.media_type or 'no type'} where a picture was asked for"
+                )
+        elif "json" in delivery.media_type or "html" in delivery.media_type:
+            raise MemberGarbage(f"{site.emetteur}: {delivery.media_type} where a body was asked for")
+        instance = links.retrieve_url(site, target.study_uid, target.series_uid or "", target.instance_uid or "")
+
+        def part(number: int) -> str:
+            frame = target.frames[number - 1] if 0 < number <= len(target.frames) else 0
+            return f"{instance}/frames/{frame}" if frame else instance
+
+        return BodyRelay(delivery, part, parts=len(target.frames) or None).events()
+
+    # Which, whose, and what became of it ------------------------------------------------------------------------
+
+    async def _locate(self, requester: Requester, scope: Scope, target: Target) -> _Located:
+        sites = sites_in(scope, self._members.directory())
+        location = await self._locator.locate(sites, target.study_uid)
+        report = location.report
+        identity = self._gate.one_person(requester, location)
+        if identity is None:
+            if report.none_answered:
+                raise SourcesUnavailable("None of the sources answered.", report=report)
+            raise NotFound("There is no such study, or it can't be shown.", report=report)
+        answering = {h.holder.emetteur for h in location.hits}
+        holders = tuple(
+            {r.holder.emetteur: r.holder for r in identity.records if r.holder.emetteur in answering}.values()
+        )
+        holders = tuple(sorted(holders, key=lambda s: self._members.breaker(s).state is BreakerState.OPEN))
+        if target.holder is not None:
+            holders = tuple(s for s in holders if s.emetteur == target.holder)
+            if not holders:
+                raise NotFound("There is no such bulk data.", report=report)
+        fetches = [Fetch(target=target, candidates=holders)]
+        complete = True
+        if target.form in (Form.DICOM, Form.METADATA):
+            fetches, complete = await self._plan(target, identity, location, holders)
+        return _Located(location=location, identity=identity, holders=holders, fetches=fetches, complete=complete)
+
+    async def _plan(
+        self, target: Target, identity: Identity, location: Location, holders: tuple[Site, ...]
+    ) -> tuple[list[Fetch], bool]:
+        """→ (the requests to make, whether they bring all that is known to exist)."""
+        uid = target.study_uid
+        silent = {r.holder.emetteur for r in identity.records} - {s.emetteur for s in holders}
+        remembered = {e: series for e in silent & location.silent if (series := self._copies.series_at(uid, e))}
+        if len(holders) == 1 and not remembered:
+            return [Fetch(target=target, candidates=holders)], True
+        inventory = await self._locator.inventory(uid, holders)
+        for source in inventory.report.failed:
+            location.report.note(source.emetteur, source.status, source.elapsed_s)
+            if series := self._copies.series_at(uid, source.emetteur):
+                remembered[source.emetteur] = series
+        contents = inventory.contents
+        self._copies.learn(uid, identity, {e: frozenset(c.values()) for e, c in contents.items()})
+        fetches = plan(target, contents, holders)
+        if not fetches:
+            if contents and not inventory.report.failed:
+                raise NotFound("There is no such series or instance, or it can't be shown.", report=location.report)
+            fetches = [Fetch(target=target, candidates=holders)]
+        missing = missing_series(target, contents, remembered)
+        if missing and target.instance_uid is None:
+            location.report.notices.append(
+                f"{len(missing)} series that {', '.join(sorted(remembered))} had can't be had now: this is not all"
+            )
+            return fetches, False
+        return fetches, True
+
+    def _stranger(self, requester: Requester, located: _Located) -> Callable[[Identity], None]:
+        """An instance that bears another id than its study must be permitted by itself."""
+
+        def check(identity: Identity) -> None:
+            if not self._gate.permits(requester, located.location.study_uid, identity):
+                raise NotFound("There is no such study, or it can't be shown.", report=located.report)
+            located.also.add(self._naming.patient_id(identity.main))
+
+        return check
+
+    def _started(
+        self, kind: EventKind, requester: Requester, scope: Scope, located: _Located, request_id: str
+    ) -> asyncio.Task[None]:
+        """The trace becomes durable while the holder is opened; no byte passes before it is."""
+        return asyncio.ensure_future(
+            self._gate.trace_access(
+                kind, requester, scope, located.location.study_uid, located.identity, located.holders, request_id
+            )
+        )
+
+    def _ended(
+        self, requester: Requester, scope: Scope, located: _Located, request_id: str, outcome: EventOutcome
+    ) -> None:
+        detail: dict[str, str | int | float] = {"also": " ".join(sorted(located.also))} if located.also else {}
+        task = asyncio.ensure_future(
+            self._gate.trace_access(
+                EventKind.TRANSFERRED,
+                requester,
+                scope,
+                located.location.study_uid,
+                located.identity,
+                located.holders,
+                request_id,
+                outcome=outcome,
+                detail=detail,
+            )
+        )
+        self._background.add(task)
+        task.add_done_callback(self._traced)
+
+    def _traced(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("the end of a transfer could not be traced: %s", type(task.exception()).__name__)
+
+    def _failed(self, site: Site, error: MemberError, located: _Located, failures: list[MemberError]) -> None:
+        failures.append(error)
+        located.report.note(site.emetteur, error.status)
+        if isinstance(error, MemberNotFound):
+            self._locator.disbelieve(site, located.location.study_uid)
+
+    def _refusal(self, failures: Sequence[MemberError], report: Report) -> RequestError:
+        """What to tell the client when no holder could give it."""
+        serious = [f for f in failures if not isinstance(f, (MemberCannot, MemberNotFound))]
+        if not serious:
+            if any(isinstance(f, MemberCannot) for f in failures):
+                return NotAcceptable(
+                    "No source that holds this can give it in the form that was asked for.", report=report
+                )
+            return NotFound("There is no such study, series or instance, or it can't be shown.", report=report)
+        status = max(f.http_status for f in serious)
+        return SourcesUnavailable("No source that holds this could give it.", report=report, http_status=status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What all the fetches of one retrieval share."""
+
+    requester: Requester
+    located: _Located
+    accept: Accept
+    links: Links
+
+
+def _attempts(target: Target, accept: Accept) -> list[Accept]:
+    """One member request for each choice of the client's. As stored may be what can't be tagged: then explicit."""
+    choices = list(accept.choices)
+    if target.form is Form.DICOM and any(syntax == "*" for _, syntax in choices):
+        choices.append(("application/dicom", EXPLICIT))
+    return [replace(accept, choices=(choice,)) for choice in dict.fromkeys(choices)]
+
+
+def _preferring(site: Site, holders: Sequence[Site]) -> list[Site]:
+    return [site, *(s for s in holders if s.emetteur != site.emetteur)]
