@@ -119,7 +119,7 @@ def not_modified(request: Request, tag: str) -> bool:
 def precompress(folder: Path) -> int:
     """Write `NAME.gz` beside each file that compression makes smaller; return how many were written.
 
-    Meant for installation time: OHIF's scripts are 20 MB as they come, 4 MB compressed.
+    Meant for installation time (`python -m portal.assets FOLDER`): what OHIF loads first is 17 MB, compressed 3 MB.
     """
     written = 0
     for asset in _index(folder).values():
@@ -178,3 +178,9 @@ async def _read(path: Path, size: int) -> AsyncIterator[bytes]:
             yield chunk
     finally:
         file.close()
+
+
+if __name__ == "__main__":
+    import sys
+
+    precompress(Path(sys.argv[1]))

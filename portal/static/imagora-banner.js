@@ -195,16 +195,11 @@
   // A later answer of the same group replaces an earlier one, whichever arrives last.
   function record(url, order, fromPage, notices) {
     forgetOtherPage();
-    if (fromPage !== page) {
-      return; // the answer to a request of a page that was left
-    }
     var key = page === "/" && STUDY_SEARCH.test(url.pathname) ? "list" : url.pathname + url.search;
     var held = groups[key];
-    if (held && held.sequence > order) {
-      return;
-    }
+    var stale = fromPage !== page || (held && held.sequence > order);
     // Hundreds of answers of frames say nothing: only what may take the place of a message is kept.
-    if (notices.length || held || key === "list") {
+    if (!stale && (notices.length || held || key === "list")) {
       groups[key] = { sequence: order, notices: notices };
     }
     render();

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Request, sync_playwright
 
 CHROMIUM = os.environ.get("IMAGORA_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 ARGUMENTS = (
@@ -52,12 +52,13 @@ def page_of(browser: Browser, base: str, *, locale: str = "fr-FR") -> Iterator[t
     context.add_init_script(REPORT_VIOLATIONS)
     page = context.new_page()
     watch = Watch()
-    page.on(
-        "request",
-        lambda request: (
-            None if request.url.startswith((f"{base}/", "blob:", "data:")) else watch.outside.append(request.url)
-        ),
-    )
+
+    def note(request: Request) -> None:
+        # Chromium's PDF viewer loads its parts from chrome: and chrome-extension:, which is no traffic.
+        if request.url.startswith(("http", "ws")) and not request.url.startswith(f"{base}/"):
+            watch.outside.append(request.url)
+
+    page.on("request", note)
     page.on("console", lambda message: watch.errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: watch.errors.append(str(error)))
     try:
