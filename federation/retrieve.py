@@ -50,6 +50,7 @@ class Retrieval:
 
     report: Report
     complete: bool
+    multipart: bool  # whether the member's body is
     events: AsyncIterator[Sequence[PartEvent]]
 
 
@@ -175,12 +176,13 @@ class Retriever:
             async def events() -> AsyncGenerator[Sequence[PartEvent], None]:
                 nonlocal outcome
                 try:
-                    async for batch in first:
+                    async for batch in first.events:
                         yield batch
                     await stack.aclose()
                     for fetch in located.fetches[1:]:
                         async with contextlib.AsyncExitStack() as own:
-                            async for batch in await self._first(own, fetch, job):
+                            more = await self._first(own, fetch, job)
+                            async for batch in more.events:
                                 yield batch
                 except (MemberError, RequestError) as error:
                     raise BrokenTransfer(f"{type(error).__name__}: {error}") from error
@@ -189,14 +191,14 @@ class Retriever:
             stream = events()
             try:
                 async with contextlib.aclosing(stream):
-                    yield Retrieval(report=located.report, complete=located.complete, events=stream)
+                    yield Retrieval(
+                        report=located.report, complete=located.complete, multipart=first.multipart, events=stream
+                    )
             finally:
                 if kind is EventKind.TRANSFER_BEGUN:
                     self._ended(requester, scope, located, request_id, outcome)
 
-    async def _first(
-        self, stack: contextlib.AsyncExitStack, fetch: Fetch, job: _Job
-    ) -> AsyncGenerator[Sequence[PartEvent], None]:
+    async def _first(self, stack: contextlib.AsyncExitStack, fetch: Fetch, job: _Job) -> _Opened:
         """Open holders until one gives a first part that can be passed on. Its transfer is left to `stack`."""
         failures: list[MemberError] = []
         for site in fetch.candidates:
@@ -211,9 +213,7 @@ class Retriever:
         raise self._refusal(failures, job.located.report)
 
     @contextlib.asynccontextmanager
-    async def _attempt(
-        self, site: Site, fetch: Fetch, accept: Accept, job: _Job
-    ) -> AsyncIterator[AsyncGenerator[Sequence[PartEvent], None]]:
+    async def _attempt(self, site: Site, fetch: Fetch, accept: Accept, job: _Job) -> AsyncIterator[_Opened]:
         async with self._members.open(site, fetch.target, accept) as delivery:
             events = self._relay(delivery, fetch, site, job)
             async with contextlib.aclosing(events):
@@ -223,7 +223,7 @@ class Retriever:
                 except TimeoutError:
                     raise MemberTimeout(f"{site.emetteur}: no first part within its deadline") from None
                 async with contextlib.aclosing(self._watched(site, head, events)) as watched:
-                    yield watched
+                    yield _Opened(multipart=delivery.multipart, events=watched)
 
     async def _watched(
         self, site: Site, head: Sequence[PartEvent], events: AsyncIterator[Sequence[PartEvent]]
@@ -394,6 +394,14 @@ class Retriever:
             return NotFound("There is no such study, series or instance, or it can't be shown.", report=report)
         status = max(f.http_status for f in serious)
         return SourcesUnavailable("No source that holds this could give it.", report=report, http_status=status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """A transfer whose first part is in hand."""
+
+    multipart: bool
+    events: AsyncGenerator[Sequence[PartEvent], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
