@@ -85,6 +85,8 @@ class ServerSettings(Section):
         """Without a public_url of its own, the server is reached where it listens."""
         if isinstance(data, dict) and not data.get("public_url"):
             host = str(data.get("host", "127.0.0.1"))
+            if not is_loopback(host):
+                host = "127.0.0.1"  # what is wrong with the host is said of the host
             host = f"[{host}]" if ":" in host else host
             return {**data, "public_url": f"http://{host}:{data.get('port', 8080)}"}
         return data

@@ -1,0 +1,121 @@
+"""What commands share: their settings, the registry, and how failures are told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from imagora.setting_errors import SettingsError
+from imagora.settings import Settings, load_settings
+from registry import migrate
+from registry.database import Database
+from registry.embedded import EmbeddedError, database_url
+from registry.entries import RegistryConflict
+from registry.errors import DatabaseError
+from registry.store import RegistryStore, UnknownSite
+from registry.table import TableError
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CONFIG = "imagora.config"
+_SETTINGS = "imagora.settings"
+
+
+class Failure(click.ClickException):
+    """The command could not do its work: one line or more on standard error, exit status 1."""
+
+    exit_code = 1
+
+
+class BadConfiguration(click.ClickException):
+    """The settings cannot be used: exit status 2, as for a wrong command line."""
+
+    exit_code = 2
+
+
+_FAILURES = (DatabaseError, EmbeddedError, RegistryConflict, TableError, UnknownSite)
+
+
+def explain(error: Exception) -> click.ClickException:
+    """What a person is told of an error. Never a traceback, unless IMAGORA_TRACEBACK asks for it."""
+    if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        return explain(error.exceptions[0])
+    if isinstance(error, click.ClickException):
+        return error
+    if isinstance(error, SettingsError):
+        return BadConfiguration(str(error))
+    if isinstance(error, _FAILURES):
+        return Failure(str(error))
+    if os.environ.get("IMAGORA_TRACEBACK"):
+        return Failure("".join(traceback.format_exception(error)).rstrip())
+    where = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" at {Path(where[0].filename).name}:{where[0].lineno}" if where else ""
+    return Failure(
+        f"unexpected {type(error).__name__}{place}: {error}\n"
+        "This is a fault in imagora, not yours; with IMAGORA_TRACEBACK=1 it shows where it happened."
+    )
+
+
+def _remember_config(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        context.find_root().meta[_CONFIG] = value
+
+
+def config_option(command: F) -> F:
+    """`--config FILE`, taken by the group and by each command alike; the one nearest to the command counts."""
+    return click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Settings file (TOML). Otherwise the file named by IMAGORA_CONFIG.",
+        callback=_remember_config,
+        expose_value=False,
+        is_eager=True,
+    )(command)
+
+
+def settings_of(context: click.Context) -> Settings:
+    """The settings that `--config`, IMAGORA_CONFIG and the environment give. Raises `SettingsError`."""
+    meta = context.find_root().meta
+    if _SETTINGS not in meta:
+        meta[_SETTINGS] = load_settings(meta.get(_CONFIG))
+    settings = meta[_SETTINGS]
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work to its end."""
+    return asyncio.run(work)
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database, with every migration. A server of one's own is migrated by `imagora migrate` only."""
+    async with database_url(settings) as url:
+        if settings.database.embedded:
+            await migrate.migrate(url)
+        elif await migrate.pending(url):
+            raise Failure("the database lacks tables that this version needs: run `imagora migrate` first")
+        async with Database(url) as database:
+            yield database
+
+
+@asynccontextmanager
+async def open_registry(settings: Settings) -> AsyncIterator[RegistryStore]:
+    """The registry, with what the settings file adds to it. Raises `RegistryConflict`."""
+    async with open_database(settings) as database:
+        store = RegistryStore(database, node=settings.node.ae_title)
+        try:
+            await store.seed(settings.registry_sites(), settings.registry_folders())
+        except RegistryConflict as error:
+            raise BadConfiguration(f"the settings file and the registry contradict each other:\n{error}") from None
+        yield store
