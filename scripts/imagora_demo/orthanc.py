@@ -391,8 +391,15 @@ class OrthancServer:
     ) -> dict[str, Any] | None:
         body = item if isinstance(item, bytes) else Path(item).read_bytes()
         headers = {"Content-Type": "application/dicom", **self._headers()}
-        connection.request("POST", "/instances", body=body, headers=headers)
-        answer = connection.getresponse()
+        try:
+            connection.request("POST", "/instances", body=body, headers=headers)
+            answer = connection.getresponse()
+        except (ConnectionError, http.client.HTTPException):
+            # Orthanc closes connections that are idle for a moment, as between two images that take time to
+            # make. Storing an instance twice does no harm.
+            connection.close()
+            connection.request("POST", "/instances", body=body, headers=headers)
+            answer = connection.getresponse()
         text = answer.read()
         if answer.status == http.HTTPStatus.OK:
             stored: dict[str, Any] = json.loads(text)
