@@ -39,14 +39,23 @@ _SCRIPT = """\
           });
         },
       },
-      // The patient's id names the site it comes from, so it is the last column to give way.
+      // The server matches names whatever their accents and hyphens; OHIF would filter its rows once more, letter
+      // by letter, and hide what was found. The patient's id names the site that it comes from, so it is among
+      // the last columns to give way.
       "workList.columns": {
         $apply: function (columns) {
           return columns.map(function (column) {
-            if (column.id !== "mrn") { return column; }
-            var meta = { label: french ? "IPP" : "Patient ID", minWidth: 190, priority: 95 };
-            meta.headerClassName = meta.cellClassName = "min-w-[190px]";
-            return Object.assign({}, column, { meta: Object.assign({}, column.meta, meta) });
+            var changes = {};
+            if (["patient", "mrn", "accession", "description"].indexOf(column.id) >= 0) {
+              changes.filterFn = function () { return true; };
+            }
+            if (column.id === "mrn") {
+              changes.meta = Object.assign({}, column.meta, {
+                label: french ? "IPP" : "Patient ID", minWidth: 190, priority: 95,
+                headerClassName: "min-w-[190px]", cellClassName: "min-w-[190px]",
+              });
+            }
+            return Object.assign({}, column, changes);
           });
         },
       },

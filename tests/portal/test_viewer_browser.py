@@ -152,6 +152,18 @@ def test_identifier_typed_in_the_list_is_sent_as_typed(page: Page, backend: Back
     assert "00100020=4547%40csrom41200&" in backend.exchanges[0].query
 
 
+def test_rows_that_the_server_found_are_not_filtered_again(page: Page, backend: Backend) -> None:
+    backend.any_name_matches = True
+    page.goto("/")
+    row = page.get_by_text("Scanner du thorax")
+    expect(row).to_be_visible()
+    with page.expect_request("**/dicom-web/studies?PatientName=*"):
+        page.locator("table input").first.fill("dupont levy")
+    page.wait_for_timeout(1000)
+    expect(row).to_be_visible()
+    assert "PatientName=*dupont%20levy*" in backend.exchanges[-1].query.replace("+", "%20")
+
+
 def test_refused_retrieve_is_told(browser: Browser, backend: Backend) -> None:
     backend.retrieve_error = (503, b'{"error": "The source rests."}')
     with serving(application(DIST, backend)) as base, page_of(browser, base) as (page, watch):
