@@ -247,12 +247,16 @@ class Naming:
     issuer: str
     oid: str = ""
     long_ids: LongIds = no_long_ids
+    note: Callable[[str, Id], None] = lambda _patient_id, _id: None  # told of every hashed form that is shown
 
     def patient_id(self, record: Record) -> str:
         """The PatientID shown for a record; "" where the holder gives none (nobody is made up)."""
         if not record.ipp or not self.qualified:
             return record.ipp
-        return qualify(record.ipp, record.authority)
+        shown = qualify(record.ipp, record.authority)
+        if is_hashed(shown) and shown != record.ipp:
+            self.note(shown, record.id)
+        return shown
 
     def issuer_of(self, record: Record) -> str:
         return self.issuer if self.qualified else record.authority.emetteur

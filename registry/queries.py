@@ -52,18 +52,19 @@ REMEMBER_LONG_PATIENT_ID = """
 INSERT INTO long_patient_id (hashed, ipp, emetteur) VALUES ($1, $2, $3) ON CONFLICT (hashed) DO NOTHING
 """
 
-#: → study_uid, emetteur, patient_id, series, seen_at
-STUDY_COPIES = "SELECT study_uid, emetteur, patient_id, series, seen_at FROM study_copy"
+#: → study_uid, emetteur, patient_id, person, series, seen_at
+STUDY_COPIES = "SELECT study_uid, emetteur, patient_id, person, series, seen_at FROM study_copy"
 
-#: study_uid[], emetteur[], patient_id[], series[] (UIDs joined by commas), seen_at[]; no key twice. Sorted, so that two
+#: study_uid[], emetteur[], patient_id[], person[], series[] (UIDs joined by commas), seen_at[]; no key twice. Sorted, so that two
 #: processes that remember the same studies at once lock their rows in one order. An older sight changes nothing.
 REMEMBER_COPIES = """
-INSERT INTO study_copy (study_uid, emetteur, patient_id, series, seen_at)
-SELECT u.study_uid, u.emetteur, u.patient_id, string_to_array(u.series, ','), u.seen_at
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
-     AS u (study_uid, emetteur, patient_id, series, seen_at)
+INSERT INTO study_copy (study_uid, emetteur, patient_id, person, series, seen_at)
+SELECT u.study_uid, u.emetteur, u.patient_id, u.person, string_to_array(u.series, ','), u.seen_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
+     AS u (study_uid, emetteur, patient_id, person, series, seen_at)
 ORDER BY 1, 2, 3
-ON CONFLICT (study_uid, emetteur, patient_id) DO UPDATE SET series = excluded.series, seen_at = excluded.seen_at
+ON CONFLICT (study_uid, emetteur, patient_id) DO UPDATE
+SET person = excluded.person, series = excluded.series, seen_at = excluded.seen_at
 WHERE study_copy.seen_at < excluded.seen_at
 """
 

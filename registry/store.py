@@ -44,6 +44,7 @@ class StudyCopy:
     study_uid: str
     emetteur: str
     patient_id: str
+    person: str  # one study's copies with one `person` are one person's
     series: tuple[str, ...]  # SeriesInstanceUIDs
     seen_at: datetime
 
@@ -112,6 +113,7 @@ class RegistryStore:
                 study_uid=r["study_uid"],
                 emetteur=r["emetteur"],
                 patient_id=r["patient_id"],
+                person=r["person"],
                 series=tuple(r["series"]),
                 seen_at=r["seen_at"],
             )
@@ -133,6 +135,7 @@ class RegistryStore:
             [c.study_uid for c in kept],
             [c.emetteur for c in kept],
             [c.patient_id for c in kept],
+            [c.person for c in kept],
             [",".join(c.series) for c in kept],
             [c.seen_at for c in kept],
         )

@@ -101,11 +101,13 @@ CREATE TABLE long_patient_id (
     emetteur text NOT NULL
 );
 
--- Studies known to be held at more than one site, one row for each holder and patient id found there.
+-- Studies known to be held at more than one site, one row for each holder and patient id found there. Rows of one
+-- study with one `person` are one person's.
 CREATE TABLE study_copy (
     study_uid  text NOT NULL,
     emetteur   text NOT NULL,
     patient_id text NOT NULL,
+    person     text NOT NULL,
     series     text[] NOT NULL,
     seen_at    timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (study_uid, emetteur, patient_id)

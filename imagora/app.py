@@ -1,0 +1,271 @@
+"""Composition: the parts of a server put together. Nothing here decides anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from consent import Access, Open, Policy, Requester
+from consent.journal import Journal
+from dicomweb.client import ClientOptions, Credentials, DicomWebMember
+from dicomweb.facade import Facade
+from dicomweb.links import LinkKey
+from federation.copies import Copies, Copy
+from federation.gate import Gate
+from federation.identity import Naming
+from federation.locate import Locator
+from federation.long_ids import LongPatientIDs
+from federation.members import Members
+from federation.retrieve import Retriever
+from federation.scoping import SearchOptions
+from federation.search import Searcher
+from imagora.metrics import Metrics
+from imagora.middleware import Observed
+from imagora.settings import Settings, is_loopback, member_credentials, metrics_token
+from portal.isolation import IsolationHeaders
+from portal.ohif import viewer_routes
+from registry import Directory, Site
+from registry.database import Database, DatabaseError
+from registry.store import LongPatientID, RegistryStore, StudyCopy
+from registry.watch import RegistryCache
+
+_log = logging.getLogger(__name__)
+
+#: Who asks while there is no sign-in: whoever uses this machine. The server listens on loopback only.
+LOCAL = Requester(id="local", name="local")
+
+
+@dataclass(slots=True, kw_only=True)
+class Server:
+    """The parts that live as long as a process serves."""
+
+    database: Database
+    registry: RegistryCache
+    journal: Journal
+    members: Members
+    locator: Locator
+    searcher: Searcher
+    retriever: Retriever
+    copies: Copies
+    long_ids: LongPatientIDs
+    store: RegistryStore
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings, url: str, metrics: Metrics, policy: Policy
+) -> AsyncIterator[tuple[Server, LinkKey]]:
+    """Open everything in order; close in reverse, letting traces of ended transfers be written."""
+    async with contextlib.AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database(url))
+        store = RegistryStore(database, node=settings.node.ae_title)
+        registry = await stack.enter_async_context(RegistryCache(store))
+        journal = await stack.enter_async_context(Journal(database))
+        long_ids = LongPatientIDs({i.hashed: (i.ipp, i.emetteur) for i in await store.long_patient_ids()})
+        naming = Naming(
+            qualified=settings.search.patient_id == "qualified",
+            issuer=settings.federation.issuer,
+            oid=settings.federation.oid,
+            long_ids=long_ids.get,
+            note=long_ids.note,
+        )
+        copies = Copies(
+            Copy(
+                study_uid=c.study_uid,
+                emetteur=c.emetteur,
+                patient_id=c.patient_id,
+                person=c.person,
+                series=frozenset(c.series),
+            )
+            for c in await store.study_copies()
+        )
+        tls = ssl.create_default_context()
+        options = ClientOptions(
+            json_cap=settings.search.json_cap_mb << 20, metadata_cap=settings.search.metadata_cap_mb << 20
+        )
+
+        def connect(site: Site) -> DicomWebMember:
+            known = member_credentials(site.emetteur)
+            credentials = (
+                Credentials(user=known.user, password=known.password, token=known.token) if known is not None else None
+            )
+            return DicomWebMember(site, credentials=credentials, options=options, tls=tls)
+
+        members = Members(
+            lambda: registry.directory,
+            connect,
+            deadline_s=settings.search.deadline_s,
+            breaker_failures=settings.search.breaker_failures,
+            breaker_open_s=settings.search.breaker_open_s,
+            observer=metrics,
+        )
+        stack.push_async_callback(members.aclose)
+        locator = Locator(members, naming, copies)
+        registry.on_change(lambda _: locator.forget())
+        gate = Gate(Access(policy, journal.write), naming)
+        searcher = Searcher(
+            members,
+            locator,
+            copies,
+            gate,
+            naming,
+            SearchOptions(
+                member_cap=settings.search.member_cap,
+                require_patient_criterion=settings.search.require_patient_criterion,
+                include_own_site=settings.search.own_site == "include",
+            ),
+        )
+        retriever = Retriever(members, locator, copies, gate, naming)
+        stack.push_async_callback(retriever.aclose)
+        server = Server(
+            database=database,
+            registry=registry,
+            journal=journal,
+            members=members,
+            locator=locator,
+            searcher=searcher,
+            retriever=retriever,
+            copies=copies,
+            long_ids=long_ids,
+            store=store,
+        )
+        keeper = asyncio.create_task(_keep_learnt(server), name="keep-learnt")
+        try:
+            yield server, LinkKey(await store.secret("link_key"))
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+
+async def _keep_learnt(server: Server) -> None:
+    """Tell the registry what was learnt of copies and long ids. What is lost on the way is learnt again."""
+    wake = asyncio.Event()
+    server.copies.wake = wake.set
+    server.long_ids.wake = wake.set
+    while True:
+        await wake.wait()
+        wake.clear()
+        now = datetime.now(UTC)
+        try:
+            await server.store.remember_copies(
+                StudyCopy(
+                    study_uid=c.study_uid,
+                    emetteur=c.emetteur,
+                    patient_id=c.patient_id,
+                    person=c.person,
+                    series=tuple(sorted(c.series)),
+                    seen_at=now,
+                )
+                for c in server.copies.take_pending()
+            )
+            for hashed, (ipp, emetteur) in server.long_ids.take_pending():
+                await server.store.remember_long_patient_id(LongPatientID(hashed=hashed, ipp=ipp, emetteur=emetteur))
+        except DatabaseError:
+            _log.warning("what was learnt of copies could not be kept")
+        await asyncio.sleep(0.05)
+
+
+def create_app(settings: Settings, url: str, *, policy: Policy | None = None) -> ASGIApp:
+    """The server as an ASGI application. `url` is the database's; `policy` decides who may see what."""
+    servers: list[Server] = []
+    metrics = Metrics(lambda: servers[0].members.health() if servers else {})
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with running(settings, url, metrics, policy or Open()) as (server, key):
+            servers[:] = [server]
+            facade = Facade(
+                searcher=server.searcher,
+                retriever=server.retriever,
+                directory=lambda: server.registry.directory,
+                requester=lambda _: LOCAL,
+                base=lambda request: public_base(request, settings.server.public_url),
+                key=key,
+            )
+            app.router.routes[:0] = facade.routes()
+            yield
+            servers.clear()
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("alive\n")
+
+    async def readyz(_: Request) -> Response:
+        ready = bool(servers) and await servers[0].database.ready()
+        return PlainTextResponse("ready\n" if ready else "the database is not ready\n", 200 if ready else 503)
+
+    async def metrics_page(request: Request) -> Response:
+        token = metrics_token()
+        if token is None:
+            return JSONResponse({"error": "Set IMAGORA_METRICS_TOKEN to let a collector in."}, 403)
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+        if not hmac.compare_digest(given, token.encode()):
+            return JSONResponse(
+                {"error": "This page wants the metrics token as a bearer."},
+                401,
+                {"www-authenticate": 'Bearer realm="metrics"'},
+            )
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics_page),
+            *viewer_routes(
+                settings.portal.ohif_path,
+                lambda: servers[0].registry.directory if servers else Directory(()),
+                federation=settings.federation.name,
+            ),
+        ],
+        middleware=[
+            Middleware(Observed, metrics=metrics),
+            Middleware(IsolationHeaders),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(settings.server.allowed_origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["accept", "authorization", "content-type"],
+                expose_headers=["Warning", "Imagora-Sources", "X-Request-Id", "Content-Location"],
+                allow_credentials=True,
+            ),
+        ],
+        lifespan=lifespan,
+    )
+
+
+def public_base(request: Request, public_url: str) -> str:
+    """The façade's own address in an answer. On loopback, the name that the client used for it (a browser tells
+    `localhost` from `127.0.0.1`); else always the configured one, whatever a client claims."""
+    parts = urlsplit(public_url)
+    host = request.headers.get("host", "")
+    name = urlsplit(f"//{host}").hostname if _sane(host) else None
+    if name and is_loopback(parts.hostname or "") and is_loopback(name):
+        return f"{parts.scheme}://{host}"
+    return public_url
+
+
+def _sane(host: str) -> bool:
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port
+        if parts.hostname and parts.hostname.replace(".", "").isdigit():
+            ipaddress.ip_address(parts.hostname)
+    except ValueError:
+        return False
+    return not (set(host) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]"))

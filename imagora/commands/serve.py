@@ -1,0 +1,119 @@
+"""`imagora serve`: the HTTP façade and the portal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import click
+import uvicorn
+import uvloop
+
+from imagora.app import create_app
+from imagora.commands.common import BadConfiguration, Failure, config_option, settings_of
+from imagora.logs import set_up_logs
+from imagora.settings import Settings, unused_keys
+from registry import migrate
+from registry.database import Database
+from registry.embedded import database_url
+from registry.entries import RegistryConflict
+from registry.store import RegistryStore
+
+_log = logging.getLogger("imagora.serve")
+
+
+@click.command()
+@config_option
+@click.pass_context
+def serve(context: click.Context) -> None:
+    """Serve the DICOMweb façade and the viewer until stopped (Ctrl-C or SIGTERM)."""
+    settings = settings_of(context)
+    set_up_logs(settings.server.log_level)
+    if settings.server.workers != 1:
+        raise BadConfiguration(
+            "server.workers: this version runs one worker; start several servers over one PostgreSQL instead"
+        )
+    if settings.auth.mode != "local":
+        raise BadConfiguration(
+            "auth.mode: this version has no sign-in, so it listens on loopback only and knows one local requester: "
+            'leave the table [auth] out or write mode = "local"'
+        )
+    if unused := unused_keys(settings):
+        _log.warning("set, but without effect in this version: %s", ", ".join(unused))
+    uvloop.run(_serve(settings))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server ends itself by raising the signal again; ours returns, so that what it opened is closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for number in signals:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+
+async def _serve(settings: Settings) -> None:
+    async with database_url(settings) as url:
+        await _prepare(settings, url)
+        listener = _listen(settings)
+        config = uvicorn.Config(
+            create_app(settings, url),
+            loop="uvloop",
+            http="httptools",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            timeout_graceful_shutdown=max(1, round(settings.server.drain_s)),
+            proxy_headers=bool(settings.server.trusted_proxies),
+            forwarded_allow_ips=list(settings.server.trusted_proxies) or None,
+        )
+        server = _Server(config)
+        _log.info("serving on %s", settings.server.public_url)
+        await server.serve(sockets=[listener])
+        if not server.started:
+            raise Failure("the server could not start; the log above says why")
+
+
+async def _prepare(settings: Settings, url: str) -> None:
+    """Migrations, then what the settings file adds to the registry."""
+    if settings.database.embedded:
+        await migrate.migrate(url)
+    elif await migrate.pending(url):
+        raise Failure("the database lacks tables that this version needs: run `imagora migrate` first")
+    async with Database(url) as database:
+        store = RegistryStore(database, node=settings.node.ae_title)
+        try:
+            await store.seed(settings.registry_sites(), settings.registry_folders())
+        except RegistryConflict as error:
+            raise BadConfiguration(f"the settings file and the registry contradict each other:\n{error}") from None
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Bound here, so that a port that is taken is told in words."""
+    server = settings.server
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((server.host, server.port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or "not possible"
+        raise Failure(
+            f"cannot listen on {server.host}:{server.port}: {reason}. "
+            "Stop what listens there, or choose another server.port"
+        ) from None
+    return listener

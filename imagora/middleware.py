@@ -1,0 +1,71 @@
+"""The outermost layer of every request: its id, its log line, its metrics, and a last word on faults of ours."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imagora.metrics import Metrics
+
+_log = logging.getLogger("imagora.access")
+_FAULT = b'{"error": "Something went wrong here; the fault is logged under the request id of this answer."}'
+
+
+class Observed:
+    """ASGI layer. Logs the route's pattern, never the path: paths and queries hold patients' data."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = sent = 0
+        complete = False
+        started = time.monotonic()
+
+        async def observed(message: Message) -> None:
+            nonlocal status, sent, complete
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            elif message["type"] == "http.response.body":
+                sent += len(message.get("body", b""))
+                complete = not message.get("more_body", False)
+            await send(message)
+
+        self._metrics.began()
+        try:
+            await self._app(scope, receive, observed)
+        except Exception:
+            _log.exception("fault", extra={"request_id": request_id, "route": _route(scope)})
+            if status == 0:
+                headers = [(b"content-type", b"application/json"), (b"content-length", str(len(_FAULT)).encode())]
+                await observed({"type": "http.response.start", "status": 500, "headers": headers})
+                await observed({"type": "http.response.body", "body": _FAULT})
+        finally:
+            elapsed = time.monotonic() - started
+            route = _route(scope)
+            self._metrics.ended(scope["method"], route, status, elapsed, sent, complete=complete)
+            _log.info(
+                "answered" if complete else "broken off",
+                extra={
+                    "request_id": request_id,
+                    "method": scope["method"],
+                    "route": route,
+                    "status": status,
+                    "ms": round(elapsed * 1000, 1),
+                },
+            )
+
+
+def _route(scope: Scope) -> str:
+    route = scope.get("route")
+    return getattr(route, "path", None) or "other"
