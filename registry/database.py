@@ -83,9 +83,9 @@ class Connection:
         try:
             with translated():
                 yield
-        except DatabaseUnavailable:
-            # A connection that did not answer in time is not fit for another command, and giving it back to the pool
-            # would wait for it.
+        except (DatabaseUnavailable, asyncio.CancelledError):
+            # A connection that still owes an answer is not fit for another command, and giving it back to the pool would
+            # wait for it, perhaps in vain.
             self._raw.terminate()
             raise
 
