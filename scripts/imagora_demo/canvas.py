@@ -41,8 +41,8 @@ class Canvas:
         if min(half_width, half_height) < self.spacing / 2:
             return
         reach = max(half_width, half_height) if angle else 0.0
-        across = self._span(self.x, x, reach or half_width)
-        down = self._span(self.y, y, reach or half_height)
+        across = self._span(len(self.x), x, reach or half_width)
+        down = self._span(len(self.y), y, reach or half_height)
         dx, dy = self.x[across] - np.float32(x), self.y[down] - np.float32(y)
         if not (dx.size and dy.size):
             return
@@ -55,7 +55,8 @@ class Canvas:
             square = np.add.outer((dy / np.float32(half_height)) ** 2, (dx / np.float32(half_width)) ** 2)
         # Near the edge (1 - r²) / 2 is 1 - r, so this is the distance to it in pixels.
         steep = np.float32(min(half_width, half_height) / (2 * self.spacing))
-        weight = np.clip((1 - square) * steep + np.float32(0.5), 0, opacity)
+        weight = np.minimum((1 - square) * steep + np.float32(0.5), np.float32(opacity))
+        np.maximum(weight, np.float32(0), out=weight)
         if within is not None:
             weight *= within[down, across]
         patch = self.image[down, across]
@@ -77,9 +78,10 @@ class Canvas:
             shrink = math.sqrt(inside)
             self.ellipse(centre[0], centre[1], radii[0] * shrink, radii[1] * shrink, value, within=within)
 
-    def _span(self, axis: Plane, centre: float, reach: float) -> slice:
-        low, high = np.searchsorted(axis, (centre - reach - self.spacing, centre + reach + self.spacing))
-        return slice(int(low), int(high))
+    def _span(self, size: int, centre: float, reach: float) -> slice:
+        middle = centre / self.spacing + (size - 1) / 2
+        half = reach / self.spacing + 1
+        return slice(max(0, math.ceil(middle - half)), max(0, min(size, math.floor(middle + half) + 1)))
 
 
 def smooth_noise(shape: tuple[int, int], cell: int, dice: np.random.Generator) -> Plane:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import math
+import random
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,7 @@ RIBS = range(11)
 APEX_MM = 150.0
 VERTEBRA_MM = 25.0
 
+Point = tuple[float, float, float]
 Vessels = dict[int, list[tuple[float, float, float]]]
 
 
@@ -64,6 +67,7 @@ def projection() -> Plane:
 
 class _Chest:
     def __init__(self, n: int, slice_mm: float, seed: int) -> None:
+        self.seed = seed
         self.dice = np.random.default_rng(seed)
         self.slice_mm = slice_mm
         canvas = Canvas(SIZE, SIZE, PIXEL_MM, AIR)
@@ -105,37 +109,24 @@ class _Chest:
         return image
 
     def _dome(self, side: int) -> Plane:
-        """Height of the diaphragm over each point; the right dome stands higher, over the liver."""
-        top = -62.0 if side < 0 else -74.0
-        across = (self.x[None, :] - side * 66) / 62
-        down = (self.y[:, None] + 8) / 84
-        return (top - 78 * (across**2 + down**2) ** 1.2).astype(np.float32)
+        heights = _dome_height(self.x[None, :], self.y[:, None], side)
+        return np.asarray(heights, np.float32)
 
     def _grow_vessels(self) -> Vessels:
         """Vessels of the lungs as discs (x, y, radius) by slice: trees that grow from each hilum."""
         discs: Vessels = defaultdict(list)
+        dice = random.Random(self.seed)
         for side in (-1, 1):
-            hilum = np.array([side * 36.0, 8.0, 4.0])
             for _ in range(11):
-                aim = self.dice.normal(size=3) * (0.5, 1.0, 1.1) + (side * 0.9, 0.0, 0.0)
-                self._grow(discs, hilum, aim / np.linalg.norm(aim), radius=4.6, side=side)
+                aim = _turned((side * 0.9, 0.0, 0.0), (0.5, 1.0, 1.1), dice)
+                self._grow(discs, (side * 36.0, 8.0, 4.0), aim, 4.6, side, dice=dice)
         return discs
 
-    def _grow(
-        self,
-        discs: Vessels,
-        start: npt.NDArray[np.float64],
-        aim: npt.NDArray[np.float64],
-        *,
-        radius: float,
-        side: int,
-    ) -> None:
-        place = start
-        for _ in range(int(self.dice.integers(9, 17))):
-            aim = aim + self.dice.normal(scale=0.09, size=3)
-            aim /= np.linalg.norm(aim)
-            place = place + aim * 1.6
-            if not self._in_lung(place, side):
+    def _grow(self, discs: Vessels, place: Point, aim: Point, radius: float, side: int, *, dice: random.Random) -> None:
+        for _ in range(dice.randrange(9, 17)):
+            aim = _turned(aim, (0.09, 0.09, 0.09), dice)
+            place = (place[0] + aim[0] * 1.6, place[1] + aim[1] * 1.6, place[2] + aim[2] * 1.6)
+            if not _in_lung(place, side):
                 return
             middle = (place[2] - LOWEST_MM) / self.slice_mm
             reach = radius / self.slice_mm
@@ -144,18 +135,7 @@ class _Chest:
                 discs[index].append((place[0], place[1], math.sqrt(max(cut, 0.16))))
         if radius > 0.9:
             for _ in range(2):
-                turn = aim + self.dice.normal(scale=0.42, size=3)
-                self._grow(discs, place, turn / np.linalg.norm(turn), radius=radius * 0.76, side=side)
-
-    def _in_lung(self, place: npt.NDArray[np.float64], side: int) -> bool:
-        x, y, z = place
-        wide, deep = _lung_size(z)
-        if wide < 4:
-            return False
-        inside = ((x - side * 70) / (wide - 3)) ** 2 + ((y + 2) / (deep - 3)) ** 2 < 1
-        row = int(np.clip(np.searchsorted(self.y, y), 0, SIZE - 1))
-        column = int(np.clip(np.searchsorted(self.x, x), 0, SIZE - 1))
-        return inside and bool(z > self.domes[side][row, column] + 3)
+                self._grow(discs, place, _turned(aim, (0.42, 0.42, 0.42), dice), radius * 0.76, side, dice=dice)
 
     # -- slice by slice ------------------------------------------------------------------------------------
 
@@ -282,6 +262,28 @@ class _Chest:
                 shade = 130 if turn > 0.9 else value  # cartilage
                 for side in (-1, 1):
                     canvas.ellipse(side * wide * cos, 4 + deep * sin, radius, radius, shade)
+
+
+def _turned(aim: Point, spread: Point, dice: random.Random) -> Point:
+    """A unit vector near `aim`."""
+    x, y, z = (part + dice.gauss(0, width) for part, width in zip(aim, spread, strict=True))
+    length = math.sqrt(x * x + y * y + z * z)
+    return x / length, y / length, z / length
+
+
+def _dome_height(x: Any, y: Any, side: int) -> Any:
+    """Height of the diaphragm over a point (or points); the right dome stands higher, over the liver."""
+    top = -62.0 if side < 0 else -74.0
+    return top - 78 * (((x - side * 66) / 62) ** 2 + ((y + 8) / 84) ** 2) ** 1.2
+
+
+def _in_lung(place: Point, side: int) -> bool:
+    x, y, z = place
+    wide, deep = _lung_size(z)
+    if wide < 4:
+        return False
+    inside = ((x - side * 70) / (wide - 3)) ** 2 + ((y + 2) / (deep - 3)) ** 2 < 1
+    return inside and bool(z > _dome_height(x, y, side) + 3)
 
 
 def _body_size(z: float) -> tuple[float, float]:
