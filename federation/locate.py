@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from federation.copies import Copies
 from federation.errors import MemberError, MemberNotFound
@@ -166,7 +166,7 @@ class Locator:
             for uid, hits in by_study.items():
                 self.learn(outcome.site, uid, hits)
             found.extend(outcome.result)
-        return found, outcomes
+        return [replace(hit, matched=False) for hit in found], outcomes
 
     async def _ask(self, sites: Sequence[Site], study_uids: Sequence[str]) -> list[Outcome[list[Hit]]]:
         query = Query(
@@ -187,7 +187,6 @@ class Locator:
                 record=record_of(row, site, directory, long_ids=self._naming.long_ids),
                 row=row,
                 study_uid=uid,
-                matched=False,
             )
             for row in answer.rows
             if (uid := text_of(row, "0020000D")) in wanted

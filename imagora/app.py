@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import ipaddress
 import logging
 import ssl
 from collections.abc import AsyncIterator
@@ -250,22 +249,17 @@ def create_app(settings: Settings, url: str, *, policy: Policy | None = None) ->
 
 
 def public_base(request: Request, public_url: str) -> str:
-    """The façade's own address in an answer. On loopback, the name that the client used for it (a browser tells
-    `localhost` from `127.0.0.1`); else always the configured one, whatever a client claims."""
+    """The façade's own address in an answer. On loopback, under the name that the client used for it (a browser
+    tells `localhost` from `127.0.0.1`); else always the configured one, whatever a client claims. The port is
+    always the configured one: dicomweb-client leaves it out of its Host header."""
     parts = urlsplit(public_url)
-    host = request.headers.get("host", "")
-    name = urlsplit(f"//{host}").hostname if _sane(host) else None
-    if name and is_loopback(parts.hostname or "") and is_loopback(name):
-        return f"{parts.scheme}://{host}"
-    return public_url
-
-
-def _sane(host: str) -> bool:
+    if not is_loopback(parts.hostname or ""):
+        return public_url
     try:
-        parts = urlsplit(f"//{host}")
-        _ = parts.port
-        if parts.hostname and parts.hostname.replace(".", "").isdigit():
-            ipaddress.ip_address(parts.hostname)
+        name = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
     except ValueError:
-        return False
-    return not (set(host) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]"))
+        return public_url
+    if name == parts.hostname or not is_loopback(name):
+        return public_url
+    host = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port is not None else "")
