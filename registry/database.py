@@ -84,8 +84,8 @@ class Connection:
             with translated():
                 yield
         except (DatabaseUnavailable, asyncio.CancelledError):
-            # A connection that still owes an answer is not fit for another command, and giving it back to the pool would
-            # wait for it, perhaps in vain.
+            # A connection that still owes an answer is not fit for another command, and giving it back to the pool
+            # would wait for it, perhaps in vain.
             self._raw.terminate()
             raise
 

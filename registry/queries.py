@@ -55,8 +55,9 @@ INSERT INTO long_patient_id (hashed, ipp, emetteur) VALUES ($1, $2, $3) ON CONFL
 #: → study_uid, emetteur, patient_id, person, series, seen_at
 STUDY_COPIES = "SELECT study_uid, emetteur, patient_id, person, series, seen_at FROM study_copy"
 
-#: study_uid[], emetteur[], patient_id[], person[], series[] (UIDs joined by commas), seen_at[]; no key twice. Sorted, so that two
-#: processes that remember the same studies at once lock their rows in one order. An older sight changes nothing.
+#: study_uid[], emetteur[], patient_id[], person[], series[] (UIDs joined by commas), seen_at[]; no key twice. Sorted,
+#: so that two processes that remember the same studies at once lock their rows in one order. An older sight changes
+#: nothing.
 REMEMBER_COPIES = """
 INSERT INTO study_copy (study_uid, emetteur, patient_id, person, series, seen_at)
 SELECT u.study_uid, u.emetteur, u.patient_id, u.person, string_to_array(u.series, ','), u.seen_at
