@@ -65,7 +65,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
 
 
 class ServerSettings(Section):
@@ -84,11 +84,11 @@ class ServerSettings(Section):
     def public_url_follows_the_listener(cls, data: Any) -> Any:
         """Without a public_url of its own, the server is reached where it listens."""
         if isinstance(data, dict) and not data.get("public_url"):
-            host = str(data.get("host", "127.0.0.1"))
-            if not is_loopback(host):
-                host = "127.0.0.1"  # what is wrong with the host is said of the host
-            host = f"[{host}]" if ":" in host else host
-            return {**data, "public_url": f"http://{host}:{data.get('port', 8080)}"}
+            # What is wrong with the host or the port is said of those, not of the URL made of them.
+            host, port = str(data.get("host", "127.0.0.1")), str(data.get("port", 8080))
+            host = host if is_loopback(host) else "127.0.0.1"
+            port = port if port.isdecimal() and 0 < int(port) <= 65535 else "8080"
+            return {**data, "public_url": f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"}
         return data
 
     @field_validator("host")
