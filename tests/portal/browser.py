@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Request, sync_playwright
 
@@ -59,7 +60,9 @@ def page_of(browser: Browser, base: str, *, locale: str = "fr-FR") -> Iterator[t
             watch.outside.append(request.url)
 
     page.on("request", note)
-    page.on("console", lambda message: watch.errors.append(message.text) if message.type == "error" else None)
+    # OHIF logs much of its own as errors; ours to answer for are refused and missing resources.
+    ours = ("policy violation", "Failed to load resource", "Refused to", "imagora")
+    page.on("console", lambda m: watch.errors.append(m.text) if m.type == "error" and m.text.startswith(ours) else None)
     page.on("pageerror", lambda error: watch.errors.append(str(error)))
     try:
         yield page, watch
@@ -73,3 +76,24 @@ def grey_levels(locator: Locator) -> int:
     width, height = picture.size
     middle = picture.crop((width // 4, height // 4, 3 * width // 4, 3 * height // 4))
     return len(middle.getcolors(256) or ())
+
+
+def expect_picture(page: Page) -> None:
+    """Wait until the middle of the viewport shows a picture."""
+    canvas = page.locator("canvas.cornerstone-canvas").first
+    canvas.wait_for()
+    for _ in range(60):
+        if grey_levels(canvas) > 16:
+            break
+        page.wait_for_timeout(250)
+    else:
+        pytest.fail("the viewport stayed blank")
+    keep(page)
+
+
+def keep(page: Page) -> None:
+    """Keep a screenshot in the folder that IMAGORA_SHOTS names, for people to look at."""
+    if folder := os.environ.get("IMAGORA_SHOTS"):
+        page.wait_for_timeout(1000)
+        name = os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].partition(" ")[0].replace("/", "-")
+        page.screenshot(path=f"{folder}/{name}.png")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 
 import pytest
-from browser import chromium, grey_levels, page_of
+from browser import chromium, expect_picture, keep, page_of
 from imagora_demo import documents, exams, pictures
 from imagora_demo.orthanc import OrthancServer, available
 from playwright.sync_api import Browser, Page, expect
@@ -68,27 +67,6 @@ def page(browser: Browser, backend: Backend) -> Iterator[Page]:
 
 def open_study(page: Page, study_uid: str, source: str = "") -> None:
     page.goto(f"/viewer{source}?StudyInstanceUIDs={study_uid}")
-
-
-def expect_picture(page: Page) -> None:
-    """Wait until the middle of the viewport shows a picture."""
-    canvas = page.locator("canvas.cornerstone-canvas").first
-    canvas.wait_for()
-    for _ in range(60):
-        if grey_levels(canvas) > 16:
-            break
-        page.wait_for_timeout(250)
-    else:
-        pytest.fail("the viewport stayed blank")
-    keep(page)
-
-
-def keep(page: Page) -> None:
-    """Keep a screenshot in the folder that IMAGORA_SHOTS names, for people to look at."""
-    if folder := os.environ.get("IMAGORA_SHOTS"):
-        page.wait_for_timeout(1000)
-        name = os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].partition(" ")[0].replace("/", "-")
-        page.screenshot(path=f"{folder}/{name}.png")
 
 
 def test_study_list_names_patients_and_missing_sources(page: Page, backend: Backend) -> None:
