@@ -21,6 +21,7 @@ from dicomweb.wire.multipart import BadMultipart, MultipartReader
 from federation.errors import (
     MemberCannot,
     MemberError,
+    MemberFault,
     MemberGarbage,
     MemberNotFound,
     MemberRefused,
@@ -351,7 +352,7 @@ def _refusal(emetteur: str, status: int) -> MemberError:
         return MemberGarbage(f"{text}: redirects are not followed")
     if status in (429, 503):
         return MemberUnreachable(f"{text}: busy")
-    return MemberError(text)
+    return MemberFault(text)
 
 
 def _search_path(query: Query) -> str:

@@ -64,7 +64,7 @@ class Facade:
             (f"{_INSTANCE}/bulkdata/{{token}}", self._bulkdata),
         ]
         return [
-            Route(f"{prefix}/dicom-web{path}", _Endpoint(self, work), methods=["GET"])
+            _route(f"{prefix}/dicom-web{path}", _Endpoint(self, work))
             for prefix in _PREFIXES
             for path, work in endpoints
         ]
@@ -200,6 +200,13 @@ class Facade:
             holder=holder,
             parameters=parameters or {},
         )
+
+
+def _route(path: str, endpoint: _Endpoint) -> Route:
+    """GET only: a HEAD would fetch from members what nobody reads."""
+    route = Route(path, endpoint, methods=["GET"])
+    route.methods = {"GET"}
+    return route
 
 
 class _Endpoint:

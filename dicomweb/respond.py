@@ -71,7 +71,12 @@ async def send_body(send: Send, status: int, headers: Headers, body: bytes) -> N
 
 
 async def send_json(send: Send, status: int, value: object, headers: Headers, media_type: str) -> None:
-    await send_body(send, status, [(b"content-type", media_type.encode()), *headers], orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
+    await send_body(
+        send,
+        status,
+        [(b"content-type", media_type.encode()), *headers],
+        orjson.dumps(value, option=orjson.OPT_SORT_KEYS),
+    )
 
 
 async def send_nothing(send: Send, headers: Headers) -> None:

@@ -48,6 +48,10 @@ class MemberGarbage(MemberError):
     """An answer that is not what was asked for: wrong media type, not DICOM, too large, a redirect."""
 
 
+class MemberFault(MemberError):
+    """The member answers with a fault of its own (5xx). It may still manage the same in another form."""
+
+
 class MemberRefused(MemberError):
     """The member says no: 401, 403, or a request that it does not accept."""
 

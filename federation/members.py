@@ -14,6 +14,8 @@ from federation.model import Accept, Deadline, Delivery, Member, Outcome, Target
 from registry import Directory, Site
 
 T = TypeVar("T")
+#: How long the connections to an address that was changed stay open, in seconds.
+RETIRED_S = 600.0
 
 
 class MemberClient(Member, Protocol):
@@ -56,10 +58,11 @@ class Members:
 
     def client(self, site: Site) -> MemberClient:
         client = self._clients.get(site.emetteur)
-        if client is not None and client.site == site:
+        if client is not None and _address(client.site) == _address(site):
+            client.site = site  # its name, its quirks or its deadline may have changed
             return client
         if client is not None:
-            task = asyncio.ensure_future(client.aclose())
+            task = asyncio.ensure_future(_retire(client))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
         client = self._clients[site.emetteur] = self._connect(site)
@@ -139,4 +142,18 @@ class Members:
 
     async def aclose(self) -> None:
         clients, self._clients = self._clients, {}
+        for task in self._closing:
+            task.cancel()
         await asyncio.gather(*(c.aclose() for c in clients.values()), *self._closing, return_exceptions=True)
+
+
+def _address(site: Site) -> tuple[object, ...]:
+    return (site.dicomweb, site.aet, site.host, site.port)
+
+
+async def _retire(client: MemberClient) -> None:
+    """Transfers under way from the old address may end."""
+    try:
+        await asyncio.sleep(RETIRED_S)
+    finally:
+        await client.aclose()

@@ -18,6 +18,7 @@ from federation.errors import (
     BrokenTransfer,
     MemberCannot,
     MemberError,
+    MemberFault,
     MemberGarbage,
     MemberNotFound,
     MemberTimeout,
@@ -96,7 +97,7 @@ class Retriever:
     async def metadata(
         self, requester: Requester, scope: Scope, target: Target, links: Links, *, request_id: str
     ) -> Metadata:
-        located = await self._locate(requester, scope, target)
+        located = await self._locate(requester, scope, target, request_id)
         trace = self._started(EventKind.ACCESSED, requester, scope, located, request_id)
         try:
             answers = await asyncio.gather(*(self._fetch_metadata(fetch, located) for fetch in located.fetches))
@@ -160,7 +161,7 @@ class Retriever:
         self, requester: Requester, scope: Scope, target: Target, accept: Accept, links: Links, *, request_id: str
     ) -> AsyncIterator[Retrieval]:
         """Everything that can be refused is refused on entry. Leaving closes the member's connection."""
-        located = await self._locate(requester, scope, target)
+        located = await self._locate(requester, scope, target, request_id)
         kind = EventKind.TRANSFER_BEGUN if target.form is Form.DICOM else EventKind.ACCESSED
         trace = self._started(kind, requester, scope, located, request_id)
         outcome = EventOutcome.FAILURE
@@ -202,14 +203,19 @@ class Retriever:
         """Open holders until one gives a first part that can be passed on. Its transfer is left to `stack`."""
         failures: list[MemberError] = []
         for site in fetch.candidates:
+            fault: MemberError | None = None
             for accept in _attempts(fetch.target, job.accept):
                 try:
                     return await stack.enter_async_context(self._attempt(site, fetch, accept, job))
                 except MemberCannot as error:
                     failures.append(error)
+                except MemberFault as error:
+                    fault = error  # some members fail at a form that they should say they lack
                 except MemberError as error:
-                    self._failed(site, error, job.located, failures)
+                    fault = error
                     break
+            if fault is not None:
+                self._failed(site, fault, job.located, failures)
         raise self._refusal(failures, job.located.report)
 
     @contextlib.asynccontextmanager
@@ -222,6 +228,8 @@ class Retriever:
                         head = await anext(events)
                 except TimeoutError:
                     raise MemberTimeout(f"{site.emetteur}: no first part within its deadline") from None
+                # The member is well: others must not wait for the end of a long transfer to learn it.
+                self._members.breaker(site).succeeded()
                 async with contextlib.aclosing(self._watched(site, head, events)) as watched:
                     yield _Opened(multipart=delivery.multipart, events=watched)
 
@@ -279,7 +287,7 @@ class Retriever:
 
     # Which, whose, and what became of it ------------------------------------------------------------------------
 
-    async def _locate(self, requester: Requester, scope: Scope, target: Target) -> _Located:
+    async def _locate(self, requester: Requester, scope: Scope, target: Target, request_id: str) -> _Located:
         sites = sites_in(scope, self._members.directory())
         location = await self._locator.locate(sites, target.study_uid)
         report = location.report
@@ -355,18 +363,29 @@ class Retriever:
     def _ended(
         self, requester: Requester, scope: Scope, located: _Located, request_id: str, outcome: EventOutcome
     ) -> None:
+        uid, identity = located.location.study_uid, located.identity
         detail: dict[str, str | int | float] = {"also": " ".join(sorted(located.also))} if located.also else {}
+        self._trace_later(
+            EventKind.TRANSFERRED, requester, scope, uid, identity, request_id, outcome=outcome, detail=detail
+        )
+
+    def _trace_later(
+        self,
+        kind: EventKind,
+        requester: Requester,
+        scope: Scope,
+        study_uid: str,
+        identity: Identity,
+        request_id: str,
+        *,
+        outcome: EventOutcome = EventOutcome.SUCCESS,
+        detail: dict[str, str | int | float] | None = None,
+    ) -> None:
+        """For what showed nothing, or was traced when it began: nobody waits for it."""
+        holders = tuple(r.holder for r in identity.records)
         task = asyncio.ensure_future(
             self._gate.trace_access(
-                EventKind.TRANSFERRED,
-                requester,
-                scope,
-                located.location.study_uid,
-                located.identity,
-                located.holders,
-                request_id,
-                outcome=outcome,
-                detail=detail,
+                kind, requester, scope, study_uid, identity, holders, request_id, outcome=outcome, detail=detail
             )
         )
         self._background.add(task)
@@ -375,7 +394,7 @@ class Retriever:
     def _traced(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            _log.error("the end of a transfer could not be traced: %s", type(task.exception()).__name__)
+            _log.error("the end of a transfer, or a refusal, could not be traced: %s", type(task.exception()).__name__)
 
     def _failed(self, site: Site, error: MemberError, located: _Located, failures: list[MemberError]) -> None:
         failures.append(error)
@@ -417,8 +436,9 @@ class _Job:
 def _attempts(target: Target, accept: Accept) -> list[Accept]:
     """One member request for each choice of the client's. As stored may be what can't be tagged: then explicit."""
     choices = list(accept.choices)
-    if target.form is Form.DICOM and any(syntax == "*" for _, syntax in choices):
-        choices.append(("application/dicom", EXPLICIT))
+    stored = [media_type for media_type, syntax in choices if syntax == "*"]
+    if target.form in (Form.DICOM, Form.FRAMES) and stored:
+        choices.append((stored[0], EXPLICIT))
     return [replace(accept, choices=(choice,)) for choice in dict.fromkeys(choices)]
 
 

@@ -35,7 +35,7 @@ from federation.retrieve import Retriever
 from federation.scoping import SearchOptions
 from federation.search import Searcher
 from imagora.metrics import Metrics
-from imagora.middleware import Observed
+from imagora.middleware import KnownHosts, Observed
 from imagora.settings import Settings, is_loopback, member_credentials, metrics_token
 from portal.isolation import IsolationHeaders
 from portal.ohif import viewer_routes
@@ -233,8 +233,9 @@ def create_app(settings: Settings, url: str, *, policy: Policy | None = None) ->
             ),
         ],
         middleware=[
-            Middleware(Observed, metrics=metrics),
             Middleware(IsolationHeaders),
+            Middleware(Observed, metrics=metrics),
+            Middleware(KnownHosts, names=frozenset({urlsplit(settings.server.public_url).hostname or ""})),
             Middleware(
                 CORSMiddleware,
                 allow_origins=list(settings.server.allowed_origins),

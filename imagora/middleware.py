@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imagora.metrics import Metrics
+from imagora.settings import is_loopback
 
 _log = logging.getLogger("imagora.access")
+_HOST = b'{"error": "This server does not go by that name; use the address in its public_url."}'
 _FAULT = b'{"error": "Something went wrong here; the fault is logged under the request id of this answer."}'
 
 
@@ -64,6 +67,29 @@ class Observed:
                     "ms": round(elapsed * 1000, 1),
                 },
             )
+
+
+class KnownHosts:
+    """ASGI layer. Answers only under names of ours: a foreign page that had its own name point to this machine's
+    loopback address (DNS rebinding) could otherwise read what only this machine's users may."""
+
+    def __init__(self, app: ASGIApp, names: frozenset[str]) -> None:
+        self._app = app
+        self._names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+            try:
+                name = (urlsplit(f"//{host}").hostname or "").lower()
+            except ValueError:
+                name = host
+            if host and name not in self._names and not is_loopback(name):
+                headers = [(b"content-type", b"application/json"), (b"content-length", str(len(_HOST)).encode())]
+                await send({"type": "http.response.start", "status": 421, "headers": headers})
+                await send({"type": "http.response.body", "body": _HOST})
+                return
+        await self._app(scope, receive, send)
 
 
 def _route(scope: Scope) -> str:

@@ -187,12 +187,11 @@ class PortalSettings(Section):
     ohif_dir: str = ""
 
     @property
-    def ohif_path(self) -> Path | None:
-        """Folder of OHIF's built files, or None if there is none."""
+    def ohif_path(self) -> Path:
+        """Folder of OHIF's built files, whether it is there yet or not."""
         if self.ohif_dir:
             return Path(self.ohif_dir).expanduser().absolute()
-        dist = Path(__file__).resolve().parent.parent / "node_modules" / "@ohif" / "app" / "dist"
-        return dist if dist.is_dir() else None
+        return Path(__file__).resolve().parent.parent / "node_modules" / "@ohif" / "app" / "dist"
 
 
 class SearchSettings(Section):
