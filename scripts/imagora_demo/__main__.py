@@ -40,19 +40,26 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
-    parser.add_argument("--port", type=int, help=f"port to listen on ({PORT}; with --check a free one)")
+    parser.add_argument("--port", type=_port, help=f"port to listen on ({PORT}; with --check a free one)")
     parser.add_argument("--state", type=Path, default=ROOT / "state" / "demo", help="folder of all that is kept")
     parser.add_argument("--fresh", action="store_true", help="forget what was kept first")
     parser.add_argument("--check", action="store_true", help="ask a few questions, then stop; status 0 if all is well")
     return parser.parse_args()
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 1 to 65535")
+    return int(text)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     state: Path = arguments.state.absolute()
-    find_program(), find_dicomweb_plugin()  # say what to install before anything is made
+    find_program()  # these two say what to install, before anything is made
+    find_dicomweb_plugin()
     port = arguments.port or (free_port() if arguments.check else PORT)
-    _check_port(port)
     with contextlib.ExitStack() as ending, _locked(state):
+        _check_port(port)
         if arguments.fresh:
             _forget(state)
         ending.callback(_tell, "Stopped")
@@ -105,7 +112,7 @@ def _check_port(port: int) -> None:
         except OSError as error:
             raise DemoError(
                 f"port {port} of this machine cannot be had ({error.strerror}). "
-                f"Choose another: scripts/demo --port {port + 1}"
+                "Choose another with scripts/demo --port N"
             ) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -40,6 +41,7 @@ class Answer:
 
 def run_checks(url: str, tell: Callable[[str], None]) -> bool:
     """Ask each question of the server at `url`, tell how it went. True if all went well."""
+    logging.getLogger("dicomweb_client").setLevel(logging.ERROR)  # the Warnings it repeats are in our answers
     all_well = True
     for question, ask in QUESTIONS.items():
         try:

@@ -253,7 +253,10 @@ class OrthancServer:
 
     def pause(self) -> None:
         """Freeze the process: connections are accepted by the kernel and never answered."""
-        os.kill(self.pid, signal.SIGSTOP)
+        pid = self.pid
+        os.kill(pid, signal.SIGSTOP)
+        while not _all_threads_stopped(pid):  # a busy one may still answer for an instant
+            time.sleep(0.002)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
@@ -442,6 +445,12 @@ def stop_all(servers: Sequence[OrthancServer]) -> None:
     with ThreadPoolExecutor(max(1, len(servers))) as pool:
         for future in [pool.submit(server.stop) for server in servers]:
             future.result()
+
+
+def _all_threads_stopped(pid: int) -> bool:
+    # The state follows the name, which stands in parentheses and may hold any character (proc(5)).
+    stats = (task / "stat" for task in Path(f"/proc/{pid}/task").iterdir())
+    return all(stat.read_text(encoding="latin-1").rpartition(")")[2].split()[0] in "TtZX" for stat in stats)
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
