@@ -64,7 +64,7 @@ class Facade:
             (f"{_INSTANCE}/bulkdata/{{token}}", self._bulkdata),
         ]
         return [
-            _route(f"{prefix}/dicom-web{path}", _Endpoint(self, work))
+            Route(f"{prefix}/dicom-web{path}", _Endpoint(self, work))
             for prefix in _PREFIXES
             for path, work in endpoints
         ]
@@ -202,13 +202,6 @@ class Facade:
         )
 
 
-def _route(path: str, endpoint: _Endpoint) -> Route:
-    """GET only: a HEAD would fetch from members what nobody reads."""
-    route = Route(path, endpoint, methods=["GET"])
-    route.methods = {"GET"}
-    return route
-
-
 class _Endpoint:
     """One route's ASGI application."""
 
@@ -217,6 +210,12 @@ class _Endpoint:
         self._work = work
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "GET":
+            # A HEAD would fetch from members what nobody reads; nothing is ever deleted through us.
+            await send_json(
+                send, 405, {"error": "Only GET is answered here."}, [(b"allow", b"GET")], "application/json"
+            )
+            return
         request = Request(scope)
 
         async def work(inner: Send) -> None:
