@@ -326,9 +326,13 @@ def _check(item: Any) -> None:
     """Tags → objects with list values: what the engine relies on. Null values are dropped."""
     if not isinstance(item, dict):
         raise MemberGarbage("not a data set")
-    for tag, content in item.items():
-        if not isinstance(content, dict) or not _TAG.fullmatch(tag):
+    for tag, content in list(item.items()):
+        if not isinstance(content, dict):
             raise MemberGarbage("not a data set")
+        if not _TAG.fullmatch(tag):
+            if not _TAG.fullmatch(tag.upper()):
+                raise MemberGarbage("not a data set")
+            item[tag.upper()] = item.pop(tag)  # shall be upper case, PS3.18 §F.2.2; not all are
         values = content.get("Value")
         if values is None:
             content.pop("Value", None)

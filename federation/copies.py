@@ -92,6 +92,7 @@ class Copies:
                         birth_date=record.birth_date,
                         sex=record.sex,
                         shown_name=record.shown_name,
+                        study_uid=study_uid,
                     )
                 )
         return records

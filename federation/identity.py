@@ -34,6 +34,7 @@ class Record:
     birth_date: str = ""
     sex: str = ""
     shown_name: str = ""  # as the holder spells it
+    study_uid: str = ""
 
     @property
     def id(self) -> Id:
@@ -181,6 +182,7 @@ def record_of(attributes: Attributes, holder: Site, directory: Directory, *, lon
         birth_date=text_of(attributes, "00100030"),
         sex=text_of(attributes, "00100040").upper(),
         shown_name=name,
+        study_uid=text_of(attributes, "0020000D"),
     )
 
 
@@ -250,9 +252,14 @@ class Naming:
     note: Callable[[str, Id], None] = lambda _patient_id, _id: None  # told of every hashed form that is shown
 
     def patient_id(self, record: Record) -> str:
-        """The PatientID shown for a record; "" where the holder gives none (nobody is made up)."""
-        if not record.ipp or not self.qualified:
+        """The PatientID shown for a record.
+
+        Viewers group exams by PatientID, an empty one too: an exam without one gets one that no other exam has.
+        """
+        if not self.qualified:
             return record.ipp
+        if not record.ipp:
+            return nobody(record.study_uid, record.holder) if record.study_uid else ""
         shown = qualify(record.ipp, record.authority)
         if is_hashed(shown) and shown != record.ipp:
             self.note(shown, record.id)
@@ -272,6 +279,11 @@ def qualify(ipp: str, authority: Site) -> str:
         return whole
     digest = hashlib.sha256(whole.encode()).hexdigest()[:32]
     return f"~{digest}@{authority.emetteur}"
+
+
+def nobody(study_uid: str, holder: Site) -> str:
+    """The PatientID shown for one study of a patient whose holder gives no PatientID."""
+    return f"~none.{hashlib.sha256(study_uid.encode()).hexdigest()[:16]}@{holder.emetteur}"
 
 
 def is_hashed(patient_id: str) -> bool:

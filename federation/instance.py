@@ -119,6 +119,7 @@ class InstanceTagger:
             birth_date=head.text(_BIRTH_DATE),
             sex=head.text(_SEX),
             shown_name=name,
+            study_uid=self._identity.main.study_uid,
         )
         identity = instance_identity(self._identity, own, coded=coded is not None)
         if identity is not self._identity:
