@@ -252,6 +252,9 @@ class _Delivery:
 
     async def events(self) -> AsyncIterator[Sequence[PartEvent]]:
         if not self.multipart:
+            if self._response.content_length is None and "Transfer-Encoding" not in self._response.headers:
+                # RFC 9112 §6.3: it ends where the connection does, so one that is cut looks whole.
+                raise MemberCannot("a single body without a length: whether it is whole can't be told")
             yield [PartBegin(content_type=self._content_type)]
             async for chunk in self._chunks():
                 yield [chunk]
