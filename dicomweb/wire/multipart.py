@@ -98,8 +98,10 @@ class MultipartReader:
             self._state = _State.EPILOGUE
             return len(data), False
         end = data.find(b"\r\n", at)
+        if _too_long(at, end + 1 if end >= 0 else len(data)):
+            raise BadMultipart("something else than a line end follows a boundary")
         if end < 0:
-            if len(data) - at > HEADERS_MAX or (len(data) - at >= 2 and data[at : len(data)].strip(b" \t\r")):
+            if len(data) - at >= 2 and data[at : len(data)].strip(b" \t\r"):
                 raise BadMultipart("something else than a line end follows a boundary")
             self._held = data[at:]
             return len(data), True
@@ -110,9 +112,9 @@ class MultipartReader:
 
     def _headers(self, data: bytes, at: int, events: list[PartEvent]) -> tuple[int, bool]:
         end = data.find(b"\r\n\r\n", at)
+        if _too_long(at, end + 3 if end >= 0 else len(data)):
+            raise BadMultipart("the headers of a part are too long")
         if end < 0:
-            if len(data) - at > HEADERS_MAX:
-                raise BadMultipart("the headers of a part are too long")
             self._held = data[at:]
             return len(data), True
         if len(data) - end - 2 < len(self._delimiter) and self._delimiter.startswith(data[end + 2 :]):
@@ -132,6 +134,11 @@ class MultipartReader:
         self._state = _State.BODY
         # An empty body's delimiter may use the line end that closes the headers.
         return end + 2 if data.startswith(self._delimiter, end + 2) else end + 4, False
+
+
+def _too_long(at: int, end: int) -> bool:
+    """`end` is the most that was seen before the end was known, so that the limit is the same in any chunking."""
+    return end - at > HEADERS_MAX
 
 
 def fresh_boundary() -> str:
