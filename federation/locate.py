@@ -55,6 +55,14 @@ class _Entry:
 
 
 @dataclass(slots=True)
+class _Question:
+    """One question to one member under way, and how many requests wait for its answer."""
+
+    task: asyncio.Task[Outcome[list[Hit]]]
+    waiting: int = 0
+
+
+@dataclass(slots=True)
 class Inventory:
     """Contents by EMETTEUR. `silent` holders could not be asked."""
 
@@ -73,7 +81,7 @@ class Locator:
         self._naming = naming
         self._copies = copies
         self._known: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
-        self._under_way: dict[tuple[str, str], asyncio.Task[Outcome[list[Hit]]]] = {}
+        self._under_way: dict[tuple[str, str], _Question] = {}
         self._inventories: OrderedDict[tuple[str, str], tuple[float, Contents]] = OrderedDict()
 
     def forget(self) -> None:
@@ -119,12 +127,23 @@ class Locator:
         if recalled is not None:
             return Outcome(site=site, result=list(recalled), elapsed_s=0.0)
         key = (site.emetteur, study_uid)
-        task = self._under_way.get(key)
-        if task is None:
-            task = asyncio.ensure_future(self._ask_one(site, study_uid))
-            self._under_way[key] = task
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
-        return await asyncio.shield(task)
+        question = self._under_way.get(key)
+        if question is None:
+            question = self._under_way[key] = _Question(asyncio.ensure_future(self._ask_one(site, study_uid)))
+            question.task.add_done_callback(lambda task: self._answered(key, task))
+        question.waiting += 1
+        try:
+            return await asyncio.shield(question.task)
+        finally:
+            question.waiting -= 1
+            if not question.waiting and not question.task.done():  # every client that asked has left
+                self._answered(key, question.task)
+                question.task.cancel()
+
+    def _answered(self, key: tuple[str, str], task: asyncio.Task[Outcome[list[Hit]]]) -> None:
+        question = self._under_way.get(key)
+        if question is not None and question.task is task:
+            del self._under_way[key]
 
     async def _ask_one(self, site: Site, study_uid: str) -> Outcome[list[Hit]]:
         outcome = (await self._ask([site], [study_uid]))[0]
