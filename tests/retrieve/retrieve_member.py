@@ -132,6 +132,18 @@ def delivering(framing: Framing = Framing.LENGTH) -> Deliver:
     return deliver
 
 
+def describing(change: Callable[[dict[str, Any]], None] = lambda _: None) -> Deliver:
+    """Metadata of what was asked for, each object changed in place."""
+
+    async def deliver(_: Request, connection: Connection, instances: list[Held]) -> None:
+        found = [described(i) for i in instances]
+        for attributes in found:
+            change(attributes)
+        await connection.json(found)
+
+    return deliver
+
+
 def giving(status: int, body: bytes, kind: str, **headers: str) -> Deliver:
     """The same answer to every retrieve."""
 
@@ -147,14 +159,18 @@ async def never(_: Request, __: Connection, ___: list[Held]) -> None:
 
 @dataclass
 class Holder:
-    """`deliver` answers retrieves of instances; `other` whatever else lies below an instance (frames, bulk data)."""
+    """A member. Each answer can be replaced at any time:
+
+    `deliver` retrieves of instances, `searches` all searches, `describe` metadata, `other` whatever else lies below
+    an instance (frames, bulk data, pictures).
+    """
 
     data: Iterable[bytes] = ()
     deliver: Deliver = field(default_factory=delivering)
     other: Deliver = field(default_factory=lambda: giving(404, b"", "text/plain"))
     host: str = "127.0.0.1"
     searches: Deliver | None = None  # instead of the right answer to searches
-    metadata: Callable[[Held], dict[str, Any]] | None = None
+    describe: Deliver = field(default_factory=lambda: describing())
 
     def __post_init__(self) -> None:
         self.held = [Held(data, read(data)) for data in self.data]
@@ -190,7 +206,7 @@ class Holder:
         elif path["rest"] is None:
             await self.deliver(request, connection, chosen)
         elif path["rest"] == "/metadata":
-            await connection.json([(self.metadata or described)(i) for i in chosen])
+            await self.describe(request, connection, chosen)
         else:
             await self.other(request, connection, chosen)
 

@@ -75,15 +75,20 @@ def connect(url: str, path: str, headers: dict[str, str] | None = None, *, versi
 
 def get(url: str, path: str, headers: dict[str, str] | None = None, *, version: str = "1.1") -> Seen:
     """The answer until the server closes the connection, however it does that."""
-    raw = b""
-    reset = False
     with connect(url, path, headers, version=version) as link:
-        try:
-            while chunk := link.recv(1 << 20):
-                raw += chunk
-        except ConnectionResetError:
-            reset = True
-    seen = read_answer(raw)
+        return read_to_end(link)
+
+
+def read_to_end(link: socket.socket, begun: bytes = b"") -> Seen:
+    """The rest of an answer of which `begun` was read."""
+    chunks = [begun]
+    reset = False
+    try:
+        while chunk := link.recv(1 << 20):
+            chunks.append(chunk)
+    except ConnectionResetError:
+        reset = True
+    seen = read_answer(b"".join(chunks))
     seen.reset = reset
     return seen
 
@@ -109,15 +114,16 @@ def read_answer(raw: bytes) -> Seen:
 
 def _unchunked(raw: bytes) -> tuple[bytes, bool]:
     """→ (the body as far as it came, whether its last chunk came)."""
-    body, at = b"", 0
+    pieces: list[bytes] = []
+    at = 0
     while True:
         line = raw.find(b"\r\n", at)
         if line < 0:
-            return body, False
+            return b"".join(pieces), False
         size = int(raw[at:line].partition(b";")[0], 16)
         if size == 0:
-            return body, raw[line : line + 4] == b"\r\n\r\n"
-        body += raw[line + 2 : line + 2 + size]
+            return b"".join(pieces), raw[line : line + 4] == b"\r\n\r\n"
+        pieces.append(raw[line + 2 : line + 2 + size])
         at = line + 2 + size + 2
         if at > len(raw):
-            return body, False
+            return b"".join(pieces), False
