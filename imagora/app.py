@@ -30,10 +30,12 @@ from federation.gate import Gate
 from federation.identity import Naming
 from federation.locate import Locator
 from federation.long_ids import LongPatientIDs
-from federation.members import Members
+from federation.members import MemberClient, Members
 from federation.retrieve import Retriever
 from federation.scoping import SearchOptions
 from federation.search import Searcher
+from federation.unspoken import UnspokenMember
+from imagora.health import HealthRecorder
 from imagora.metrics import Metrics
 from imagora.middleware import KnownHosts, Observed
 from imagora.settings import Settings, is_loopback, member_credentials, metrics_token
@@ -99,7 +101,9 @@ async def running(
             json_cap=settings.search.json_cap_mb << 20, metadata_cap=settings.search.metadata_cap_mb << 20
         )
 
-        def connect(site: Site) -> DicomWebMember:
+        def connect(site: Site) -> MemberClient:
+            if site.dicomweb is None:
+                return UnspokenMember(site)
             known = member_credentials(site.emetteur)
             credentials = (
                 Credentials(user=known.user, password=known.password, token=known.token) if known is not None else None
@@ -115,6 +119,7 @@ async def running(
             observer=metrics,
         )
         stack.push_async_callback(members.aclose)
+        await stack.enter_async_context(HealthRecorder(members.health, store))
         locator = Locator(members, naming, copies)
         registry.on_change(lambda _: locator.forget())
         gate = Gate(Access(policy, journal.write), naming)

@@ -74,3 +74,35 @@ ADD_SECRET = "INSERT INTO secret (name, value) VALUES ($1, $2) ON CONFLICT (name
 
 #: name → value
 SECRET = "SELECT value FROM secret WHERE name = $1"  # noqa: S105
+
+#: server, emetteur[], state[], failures_in_a_row[], since[], last_success[], last_failure_at[] (seconds ago, null for
+#: never), last_failure[]. Ages, not moments: the database's clock is the one that all processes share.
+RECORD_HEALTH = """
+INSERT INTO site_health (emetteur, server, state, failures_in_a_row, since, last_success_at, last_failure_at,
+                         last_failure, updated_at)
+SELECT h.emetteur, $1, h.state, h.failures, now() - make_interval(secs => h.since),
+       now() - make_interval(secs => h.success), now() - make_interval(secs => h.failure), h.why, now()
+FROM unnest($2::text[], $3::text[], $4::int[], $5::float8[], $6::float8[], $7::float8[], $8::text[])
+     AS h (emetteur, state, failures, since, success, failure, why)
+ORDER BY 1
+ON CONFLICT (emetteur, server) DO UPDATE
+SET state = excluded.state, failures_in_a_row = excluded.failures_in_a_row, since = excluded.since,
+    last_success_at = excluded.last_success_at, last_failure_at = excluded.last_failure_at,
+    last_failure = excluded.last_failure, updated_at = excluded.updated_at
+"""
+
+#: server
+FORGET_HEALTH = "DELETE FROM site_health WHERE server = $1"
+
+#: days. What processes left behind that did not end in order.
+SWEEP_HEALTH = "DELETE FROM site_health WHERE updated_at < now() - make_interval(days => $1)"
+
+#: seconds → emetteur, server, state, failures_in_a_row, since, last_success_at, last_failure_at, last_failure,
+#: updated_at: of each site what the process knows that had news of it last, among those heard of within the seconds.
+HEALTH = """
+SELECT DISTINCT ON (emetteur) emetteur, server, state, failures_in_a_row, since, last_success_at, last_failure_at,
+       last_failure, updated_at
+FROM site_health
+WHERE updated_at > now() - make_interval(secs => $1)
+ORDER BY emetteur, greatest(last_success_at, last_failure_at) DESC NULLS LAST, updated_at DESC
+"""

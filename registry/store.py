@@ -17,6 +17,9 @@ from registry.table import Table
 
 _log = logging.getLogger(__name__)
 
+#: Health that no process has confirmed for so long is not known any more.
+HEALTH_FRESH_S = 120.0
+_HEALTH_KEPT_DAYS = 1
 _SECRET_BYTES = 64
 _QUIRKS = tuple(field.name for field in dataclasses.fields(Quirks))
 
@@ -47,6 +50,34 @@ class StudyCopy:
     person: str  # one study's copies with one `person` are one person's
     series: tuple[str, ...]  # SeriesInstanceUIDs
     seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenHealth:
+    """A member as one serving process sees it now. Times are ages in seconds, None = never."""
+
+    emetteur: str
+    state: str  # of the breaker: "closed" (asked), "open" (left alone), "half-open" (to be tried again)
+    failures_in_a_row: int
+    since_s: float  # for how long it has answered, or failed
+    last_success_s: float | None
+    last_failure_s: float | None
+    last_failure: str  # name of the error's class
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteHealth:
+    """A member as the process saw it that had news of it last."""
+
+    emetteur: str
+    server: str
+    state: str
+    failures_in_a_row: int
+    since: datetime  # since when it answers, or fails
+    last_success_at: datetime | None
+    last_failure_at: datetime | None
+    last_failure: str
+    updated_at: datetime  # when the process last confirmed this
 
 
 class RegistryStore:
@@ -139,6 +170,33 @@ class RegistryStore:
             [",".join(c.series) for c in kept],
             [c.seen_at for c in kept],
         )
+
+    async def record_health(self, server: str, seen: Sequence[SeenHealth]) -> None:
+        """Keep how a process sees members; each stands until it is recorded anew."""
+        await self._database.execute(
+            queries.RECORD_HEALTH,
+            server,
+            [h.emetteur for h in seen],
+            [h.state for h in seen],
+            [h.failures_in_a_row for h in seen],
+            [h.since_s for h in seen],
+            [h.last_success_s for h in seen],
+            [h.last_failure_s for h in seen],
+            [h.last_failure for h in seen],
+        )
+
+    async def forget_health(self, server: str) -> None:
+        """A process ends: nobody confirms any more what it saw."""
+        await self._database.execute(queries.FORGET_HEALTH, server)
+
+    async def sweep_health(self) -> None:
+        """Remove what processes left behind that did not end in order."""
+        await self._database.execute(queries.SWEEP_HEALTH, _HEALTH_KEPT_DAYS)
+
+    async def health(self) -> dict[str, SiteHealth]:
+        """What is known of each site by EMETTEUR; nothing of those that no process has confirmed for two minutes."""
+        rows = await self._database.fetch(queries.HEALTH, HEALTH_FRESH_S)
+        return {row["emetteur"]: SiteHealth(**row) for row in rows}
 
     async def secret(self, name: str) -> bytes:
         """64 random bytes, the same for all processes and for ever."""

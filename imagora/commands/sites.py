@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -13,10 +13,11 @@ import orjson
 
 from imagora.commands.common import Failure, config_option, open_registry, run, settings_of
 from imagora.commands.lazy import LazyGroup
+from imagora.commands.tables import count, table
 from imagora.settings import Settings
 from registry.entries import Changes
 from registry.model import Directory, Site, SiteStatus
-from registry.store import UnknownSite
+from registry.store import SiteHealth, UnknownSite
 from registry.table import Table, read_table
 
 COMMANDS = {"check": "imagora.commands.check:check"}
@@ -49,8 +50,8 @@ def import_(context: click.Context, file: Path) -> None:
         click.echo(note, err=True)
     known = Counter(site.status for site in (*changes.new_sites, *changes.changed_sites))
     click.echo(
-        f"{_count(len(changes.new_sites), 'site')} added, {len(changes.changed_sites)} updated, "
-        f"{changes.unchanged} unchanged; {_count(len(changes.new_folders), 'folder')} added."
+        f"{count(len(changes.new_sites), 'site')} added, {len(changes.changed_sites)} updated, "
+        f"{changes.unchanged} unchanged; {count(len(changes.new_folders), 'folder')} added."
     )
     if known:
         click.echo("Of those added or updated: " + ", ".join(f"{n} {status}" for status, n in known.items()) + ".")
@@ -66,23 +67,34 @@ async def _import(settings: Settings, table: Table) -> Changes:
 @config_option
 @click.pass_context
 def list_(context: click.Context, form: str) -> None:
-    """List all sites, in registry order."""
-    directory = run(_load(settings_of(context)))
+    """List all sites, in registry order, and how each PACS is doing.
+
+    HEALTH is what the running servers know of a PACS from their own requests, whichever heard of it last:
+
+    \b
+    answers   its last request went well
+    fails     its last request failed; it is still asked
+    left out  it failed too often: it is not asked for a while, then tried again
+    –         no running server has asked it, or none has reported for two minutes
+
+    The moment behind is since when it answers, or fails. `imagora sites check` asks a PACS at once.
+    """
+    directory, health = run(_load(settings_of(context)))
     if form == "json":
-        rows = [_as_object(site) for site in directory.sites]
-        click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+        objects = [_as_object(site, health.get(site.emetteur)) for site in directory.sites]
+        click.echo(orjson.dumps(objects, option=orjson.OPT_INDENT_2).decode())
         return
-    header = ("EMETTEUR", "SITE", "NAME", "FOLDER", "AVAILABILITY", "STATUS", "ADDRESS")
-    click.echo(_table([header, *map(_as_row, directory.sites)]))
+    header = ("EMETTEUR", "SITE", "NAME", "FOLDER", "AVAILABILITY", "STATUS", "ADDRESS", "HEALTH")
+    click.echo(table([header, *(_as_row(site, health.get(site.emetteur)) for site in directory.sites)]))
     statuses = Counter(site.status for site in directory.sites)
     asked = sum(site.asked for site in directory.sites)
     summary = ", ".join(f"{statuses[status]} {status}" for status in SiteStatus if statuses[status])
-    click.echo(f"\n{_count(len(directory.sites), 'site')}{': ' * bool(summary)}{summary}; {asked} asked.")
+    click.echo(f"\n{count(len(directory.sites), 'site')}{': ' * bool(summary)}{summary}; {asked} asked.")
 
 
-async def _load(settings: Settings) -> Directory:
+async def _load(settings: Settings) -> tuple[Directory, Mapping[str, SiteHealth]]:
     async with open_registry(settings) as store:
-        return await store.load()
+        return await store.load(), await store.health()
 
 
 @sites.command()
@@ -121,14 +133,37 @@ async def _change(settings: Settings, emetteur: str, status: SiteStatus) -> str:
         return f"{site.emetteur} is a member again" + ("." if site.has_address else ", but it has no address to ask.")
 
 
-def _as_object(site: Site) -> dict[str, object]:
+def _as_object(site: Site, health: SiteHealth | None) -> dict[str, object]:
     values = dataclasses.asdict(site)
     values["site"] = values.pop("number")
     order = ("emetteur", "site", "name", "folder", "availability", "status", "dicomweb", "aet", "host", "port", "oid")
-    return {**{name: values.pop(name) for name in order}, **values, "asked": site.asked}
+    return {
+        **{name: values.pop(name) for name in order},
+        **values,
+        "asked": site.asked,
+        "health": _health_object(health) if health is not None else None,
+    }
 
 
-def _as_row(site: Site) -> tuple[str, ...]:
+def _health_object(health: SiteHealth) -> dict[str, object]:
+    values = dataclasses.asdict(health)
+    del values["emetteur"]
+    return {name: v.astimezone(UTC) if isinstance(v, datetime) else v for name, v in values.items()}
+
+
+#: A breaker's state in words for people; `closed` stands for two of them.
+_HEALTH_WORDS = {"open": "left out", "half-open": "left out"}
+
+
+def _health_text(health: SiteHealth | None) -> str:
+    if health is None:
+        return "–"
+    word = _HEALTH_WORDS.get(health.state) or ("fails" if health.failures_in_a_row else "answers")
+    text = f"{word} since {health.since.astimezone():%Y-%m-%d %H:%M}"
+    return f"{text} ({health.last_failure})" if health.failures_in_a_row and health.last_failure else text
+
+
+def _as_row(site: Site, health: SiteHealth | None) -> tuple[str, ...]:
     if site.dicomweb is not None:
         address = site.dicomweb
     elif site.has_address:
@@ -143,22 +178,5 @@ def _as_row(site: Site) -> tuple[str, ...]:
         site.availability,
         site.status.value,
         address,
+        _health_text(health),
     )
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-    return "\n".join(lines)
-
-
-def _width(text: str) -> int:
-    """Columns that a text takes on a terminal."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -71,7 +71,7 @@ def test_the_regions_own_table_is_imported_and_listed(imagora: Commands) -> None
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("22 sites added, 0 updated, 0 unchanged; 2 folders added.")
     listed = imagora("sites", "list").stdout.splitlines()
-    assert listed[0].split() == ["EMETTEUR", "SITE", "NAME", "FOLDER", "AVAILABILITY", "STATUS", "ADDRESS"]
+    assert listed[0].split() == ["EMETTEUR", "SITE", "NAME", "FOLDER", "AVAILABILITY", "STATUS", "ADDRESS", "HEALTH"]
     assert len({line.index("none") for line in listed[1:23]}) == 1  # columns stand under each other
     assert listed[-1] == "22 sites: 21 member, 1 unreferenced; 0 asked."
     sites = imagora.sites()
@@ -164,7 +164,7 @@ def test_a_server_of_ones_own_is_migrated_by_its_command_only(imagora: Commands,
         result = CliRunner().invoke(cli, ["sites", "list", *arguments], env=own)
         assert (result.exit_code, "run `imagora migrate` first" in result.stderr) == (1, True)
         result = CliRunner().invoke(cli, ["migrate", *arguments], env=own)
-        assert (result.exit_code, result.stdout) == (0, "The database was brought to version 0001.\n")
+        assert (result.exit_code, result.stdout) == (0, f"The database was brought to version {migrate.newest()}.\n")
         assert CliRunner().invoke(cli, ["migrate", *arguments], env=own).stdout.startswith("Nothing to do")
         assert CliRunner().invoke(cli, ["sites", "list", *arguments], env=own).exit_code == 0
     finally:

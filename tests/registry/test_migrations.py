@@ -19,6 +19,7 @@ TABLES = {
     "long_patient_id",
     "secret",
     "site",
+    "site_health",
     "study_copy",
     "trace",
 }
