@@ -26,6 +26,7 @@ def settings_for(
     *,
     folders: dict[str, list[str]] | None = None,
     oids: dict[str, str] | None = None,
+    extra_sites: list[dict[str, Any]] | None = None,
     **sections: dict[str, Any],
 ) -> Settings:
     """`members`: EMETTEUR → DICOMweb URL (None = no address), SITE numbers from 401 in order.
@@ -49,7 +50,7 @@ def settings_for(
         server=server,
         search=search,
         folders=[{"name": name} for name in folders or {}],
-        sites=sites,
+        sites=[*sites, *(extra_sites or [])],
         **sections,
     )
 
