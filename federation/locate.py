@@ -17,9 +17,10 @@ from federation.model import Deadline, Level, Member, MemberRows, Outcome, Query
 from federation.report import Report
 from registry import Site
 
-#: How long a member's word about a study is believed, in seconds.
+#: How long a member's word about a study is believed, in seconds. Its silence is no word: who can wait asks again.
 PRESENT_S = 300.0
 ABSENT_S = 20.0
+SILENT_S = 5.0
 #: Study UIDs in one question to a member: keeps its URL under 4 KB.
 BATCH = 50
 #: More instances than any study has; a member that stops earlier is asked for the rest.
@@ -50,8 +51,10 @@ class Location:
 
 @dataclass(slots=True)
 class _Entry:
+    """A member's last word about a study: what it holds, or how it failed to say."""
+
     expires: float
-    hits: tuple[Hit, ...]
+    word: tuple[Hit, ...] | MemberError
 
 
 @dataclass(slots=True)
@@ -106,11 +109,21 @@ class Locator:
 
     def _recall(self, site: Site, study_uid: str) -> tuple[Hit, ...] | None:
         entry = self._known.get((site.emetteur, study_uid))
-        return entry.hits if entry is not None and entry.expires > time.monotonic() else None
+        if entry is None or isinstance(entry.word, MemberError) or entry.expires <= time.monotonic():
+            return None
+        return entry.word
 
-    async def locate(self, sites: Sequence[Site], study_uid: str) -> Location:
-        """Ask every site whose word is missing. The answer is complete only if none was silent."""
-        outcomes = await asyncio.gather(*(self._one(site, study_uid) for site in sites))
+    async def locate(self, sites: Sequence[Site], study_uid: str, *, hurried: bool = False) -> Location:
+        """Ask every site whose word is missing. The answer is complete only if none was silent.
+
+        `hurried` is for the hundreds of frames of a study that was located a moment ago: last words count even when
+        they are due to be asked again, which then happens aside. A member that hangs must not hold each frame up.
+        """
+        now = time.monotonic()
+        if hurried and self._held(sites, study_uid):
+            outcomes = await asyncio.gather(*(self._last_word(site, study_uid, now) for site in sites))
+        else:
+            outcomes = await asyncio.gather(*(self._one(site, study_uid) for site in sites))
         report = Report()
         report.add(outcomes)
         hits = [h for o in outcomes if not isinstance(o.result, MemberError) for h in o.result]
@@ -122,23 +135,40 @@ class Locator:
             self._copies.learn(study_uid, m.identity)
         return Location(study_uid=study_uid, identities=[m.identity for m in merged], hits=hits, report=report)
 
+    def _held(self, sites: Sequence[Site], study_uid: str) -> bool:
+        return any(self._recall(site, study_uid) for site in sites)
+
+    async def _last_word(self, site: Site, study_uid: str, now: float) -> Outcome[list[Hit]]:
+        entry = self._known.get((site.emetteur, study_uid))
+        if entry is None:
+            return await self._one(site, study_uid)
+        if entry.expires <= now and (site.emetteur, study_uid) not in self._under_way:
+            self._question(site, study_uid).waiting += 1  # nobody waits for it, and nobody's leaving ends it
+        word = entry.word
+        return Outcome(site=site, result=word if isinstance(word, MemberError) else list(word), elapsed_s=0.0)
+
     async def _one(self, site: Site, study_uid: str) -> Outcome[list[Hit]]:
         recalled = self._recall(site, study_uid)
         if recalled is not None:
             return Outcome(site=site, result=list(recalled), elapsed_s=0.0)
-        key = (site.emetteur, study_uid)
-        question = self._under_way.get(key)
-        if question is None:
-            question = self._under_way[key] = _Question(asyncio.ensure_future(self._ask_one(site, study_uid)))
-            question.task.add_done_callback(lambda task: self._answered(key, task))
+        question = self._question(site, study_uid)
         question.waiting += 1
         try:
             return await asyncio.shield(question.task)
         finally:
             question.waiting -= 1
             if not question.waiting and not question.task.done():  # every client that asked has left
-                self._answered(key, question.task)
+                self._answered((site.emetteur, study_uid), question.task)
                 question.task.cancel()
+
+    def _question(self, site: Site, study_uid: str) -> _Question:
+        """The question under way, asked now if there is none."""
+        key = (site.emetteur, study_uid)
+        question = self._under_way.get(key)
+        if question is None:
+            question = self._under_way[key] = _Question(asyncio.ensure_future(self._ask_one(site, study_uid)))
+            question.task.add_done_callback(lambda task: self._answered(key, task))
+        return question
 
     def _answered(self, key: tuple[str, str], task: asyncio.Task[Outcome[list[Hit]]]) -> None:
         question = self._under_way.get(key)
@@ -149,12 +179,12 @@ class Locator:
         outcome = (await self._ask([site], [study_uid]))[0]
         if isinstance(outcome.result, MemberNotFound):  # some members say 404 for "no match"
             outcome = Outcome(site=site, result=[], elapsed_s=outcome.elapsed_s)
-        if not isinstance(outcome.result, MemberError):
-            hits = outcome.result
-            self._put(
-                (site.emetteur, study_uid),
-                _Entry(time.monotonic() + (PRESENT_S if hits else ABSENT_S), tuple(hits)),
-            )
+        word = outcome.result
+        if isinstance(word, MemberError):
+            entry = _Entry(time.monotonic() + SILENT_S, word)
+        else:
+            entry = _Entry(time.monotonic() + (PRESENT_S if word else ABSENT_S), tuple(word))
+        self._put((site.emetteur, study_uid), entry)
         return outcome
 
     async def complete(self, wanted: dict[str, tuple[Site, list[str]]]) -> tuple[list[Hit], list[Outcome[list[Hit]]]]:

@@ -289,7 +289,8 @@ class Retriever:
 
     async def _locate(self, requester: Requester, scope: Scope, target: Target, request_id: str) -> _Located:
         sites = sites_in(scope, self._members.directory())
-        location = await self._locator.locate(sites, target.study_uid)
+        hurried = target.form not in (Form.DICOM, Form.METADATA)
+        location = await self._locator.locate(sites, target.study_uid, hurried=hurried)
         report = location.report
         identity = self._gate.one_person(requester, location)
         if identity is None:
