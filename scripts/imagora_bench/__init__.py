@@ -1,0 +1,1 @@
+"""What Imagora costs: ratios against doing without it, measured side by side on one machine."""

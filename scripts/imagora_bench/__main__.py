@@ -1,0 +1,127 @@
+"""Run the measurements and print their table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from imagora_demo.orthanc import OrthancError, stop_all
+
+from imagora_bench import data
+from imagora_bench.machine import describe
+from imagora_bench.parts import Bench, Plan
+from imagora_bench.processes import BenchError
+from imagora_bench.ratios import Row, table
+
+PARTS = ("search", "study", "memory")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    # Whoever ends us ends what we started too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    began = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"[{time.monotonic() - began:5.1f} s] {text}", file=sys.stderr, flush=True)
+
+    try:
+        _run(options, tell)
+    except (BenchError, OrthancError) as error:
+        print(f"scripts/bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    tell("done")
+    return 0
+
+
+def _run(options: argparse.Namespace, tell: object) -> None:
+    assert callable(tell)
+    plan = _plan(options)
+    parts = [p for p in PARTS if p in (options.parts or (["study"] if options.profile else PARTS))]
+    with ExitStack() as stack:
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imagora-bench-")))
+        # PostgreSQL works as another user when we are root, and must be able to get at its folder.
+        temporary.chmod(0o711)
+        kept = Path(options.keep).absolute() if options.keep else temporary
+        tell("Orthancs")
+        orthancs = data.start(kept / "orthanc", light="search" in parts, heavy="study" in parts)
+        stack.callback(stop_all, list(orthancs.values()))
+        data.load(orthancs, studies=plan.studies, instances=plan.instances, tell=tell)
+        machine = describe(list(orthancs.values()))
+        with Bench(plan, temporary, orthancs, tell) as bench:
+            if options.profile:
+                for part in parts:
+                    print(bench.profile(part))
+                return
+            rows: list[Row] = []
+            for part in parts:
+                rows += getattr(bench, part)()
+        machine["Load after"] = ", ".join(f"{load:.2f}" for load in os.getloadavg())
+    print(table(rows))
+    print()
+    print(f"{plan.rounds} interleaved rounds after one that does not count; ratios are taken within a round.")
+    print("\n".join(f"- {name}: {value}" for name, value in machine.items()))
+    for row in rows:
+        for name in ("imagora_cpu_s", "cpu_s"):
+            if name in row.measured:
+                print(f"- Processor time, {row.what}: {_cpu(row.measured[name])}")
+    if options.json:
+        written = {"machine": machine, "plan": asdict(plan), "rows": [asdict(row) for row in rows]}
+        Path(options.json).write_text(json.dumps(written, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _cpu(seconds: float | dict[str, float]) -> str:
+    if isinstance(seconds, dict):
+        return ", ".join(f"{name} {s * 1000:.0f} ms" for name, s in seconds.items())
+    return f"{seconds * 1000:.1f} ms of Imagora's for each request"
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    plan = Plan()
+    if options.quick:
+        plan = replace(plan, rounds=3, relay_bytes=256 << 20, slow_s=3.0)
+    given = {
+        "rounds": options.rounds,
+        "studies": options.studies,
+        "instances": options.instances,
+        "relay_bytes": options.relay_mb and options.relay_mb << 20,
+        "slow_s": options.slow_s,
+    }
+    return replace(plan, **{name: value for name, value in given.items() if value is not None})
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    plan = Plan()
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none is named")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, a smaller study to relay")
+    parser.add_argument("--profile", action="store_true", help="profile the server (in a study retrieve) instead")
+    parser.add_argument("--json", metavar="FILE", help="write every measurement there")
+    parser.add_argument("--keep", metavar="FOLDER", help="keep the loaded Orthancs there for the next run")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"interleaved runs (default {plan.rounds})")
+    parser.add_argument("--studies", type=int, metavar="N", help=f"studies in each of three Orthancs ({plan.studies})")
+    parser.add_argument("--instances", type=int, metavar="N", help=f"images of the CT study ({plan.instances})")
+    parser.add_argument("--relay-mb", type=int, metavar="N", help=f"MiB to relay ({plan.relay_bytes >> 20})")
+    parser.add_argument(
+        "--slow-s", type=float, metavar="N", help=f"seconds that the slow client is slow ({plan.slow_s:g})"
+    )
+    options = parser.parse_args(arguments)
+    for part in options.parts:
+        if part not in PARTS:
+            parser.error(f"there is no part {part!r}: {', '.join(PARTS)}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
