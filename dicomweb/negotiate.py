@@ -28,9 +28,11 @@ FRAME_TYPES = (
     "video/h265",
 )
 _RENDER_PARAMETERS = frozenset({"window", "viewport", "quality", "annotation", "iccprofile"})
-_NUMBER = r"[+-]?\d{1,9}(?:\.\d{1,9})?"
+_NUMBER = r"[+-]?[0-9]{1,9}(?:\.[0-9]{1,9})?"
 _WINDOW = re.compile(rf"{_NUMBER},{_NUMBER}(?:,(?:linear|linear-exact|sigmoid))?")
-_VIEWPORT = re.compile(rf"[1-9]\d{{0,4}},[1-9]\d{{0,4}}(?:,(?:{_NUMBER})?){{0,4}}")
+_VIEWPORT = re.compile(rf"[1-9][0-9]{{0,4}},[1-9][0-9]{{0,4}}(?:,(?:{_NUMBER})?){{0,4}}")
+_QUALITY = re.compile(r"[1-9][0-9]?|100")
+_PROFILES = frozenset({"no", "yes", "srgb", "adobergb", "rommrgb", "displayp3"})  # PS3.18 §8.3.5.1.5
 
 
 def json_type(ranges: Sequence[MediaRange]) -> str:
@@ -126,7 +128,7 @@ def render_parameters(given: Mapping[str, str]) -> tuple[dict[str, str], list[st
         if name not in _RENDER_PARAMETERS:
             unknown.append(name)
             continue
-        if name == "quality" and not (value.isascii() and value.isdecimal() and 1 <= int(value[:4]) <= 100):
+        if name == "quality" and not _QUALITY.fullmatch(value):
             raise BadRequest("quality takes a whole number from 1 to 100.")
         if name == "window" and not _WINDOW.fullmatch(value.lower()):
             raise BadRequest("window takes center,width,function with function linear, linear-exact or sigmoid.")
@@ -134,6 +136,8 @@ def render_parameters(given: Mapping[str, str]) -> tuple[dict[str, str], list[st
             raise BadRequest("viewport takes width,height[,x,y,width,height] in pixels.")
         if name == "annotation" and not set(value.split(",")) <= {"patient", "technique"}:
             raise BadRequest("annotation takes patient, technique or both.")
+        if name == "iccprofile" and value.lower() not in _PROFILES:
+            raise BadRequest(f"iccprofile takes one of {', '.join(sorted(_PROFILES))}.")
         known[name] = value
     return known, unknown
 
@@ -141,7 +145,7 @@ def render_parameters(given: Mapping[str, str]) -> tuple[dict[str, str], list[st
 def frame_list(text: str) -> tuple[int, ...]:
     """`1,2,5` → numbers from 1. At most 1,000 of them."""
     numbers = text.split(",")
-    if len(numbers) > 1000 or not all(re.fullmatch(r"[1-9]\d{0,6}", n) for n in numbers):
+    if len(numbers) > 1000 or not all(re.fullmatch(r"[1-9][0-9]{0,6}", n) for n in numbers):
         raise BadRequest("Frames are named by a list of numbers from 1, such as 1,2,5.")
     if len(set(numbers)) != len(numbers):
         raise BadRequest("A frame is named twice.")

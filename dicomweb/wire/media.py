@@ -16,6 +16,7 @@ _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 #: A parameter's value: quoted, or anything up to the next separator (OHIF sends `type=image/jpeg` unquoted).
 _PARAMETER = re.compile(rf';\s*({_WORD})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"]*))')
 _RANGE = re.compile(rf"\s*({_WORD}/{_WORD}|\*)")
+_RANGE_END = re.compile(r"[\s;]*(?:,|\Z)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +74,10 @@ def parse_accept(value: str) -> tuple[MediaRange, ...]:
             text = parameter[2] if parameter[2] is not None else (parameter[3] or "").strip()
             parameters[parameter[1].lower()] = text
             at = parameter.end()
-        rest = re.match(r"[\s;]*(,|$)", value[at:])
+        rest = _RANGE_END.match(value, at)
         if rest is None:
             raise BadRequest(f"The Accept header can't be read from here: {value[at : at + 40]!r}.")
-        at += rest.end()
+        at = rest.end()
         syntax = parameters.get("transfer-syntax", "")
         if syntax not in ("", "*") and not _UID.fullmatch(syntax):
             raise BadRequest(f"Not a transfer syntax UID: {syntax[:70]!r}.")

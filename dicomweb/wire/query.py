@@ -14,13 +14,18 @@ from federation.errors import BadRequest
 from federation.matching import vr_of
 from federation.model import Level, Query, Scope
 
-UID_PATTERN = re.compile(r"[0-9.]{1,64}")
+#: PS3.5 §9.1, leading zeros let through: they exist. Never `.` or `..`, which mean something in a path.
+UID_PATTERN = re.compile(r"(?=.{1,64}\Z)[0-9]+(?:\.[0-9]+)*")
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
-_DATE = re.compile(r"\d{4}(\d{2}(\d{2})?)?|\d{4}-\d{2}-\d{2}")
-_TIME = re.compile(r"\d{2}(:?\d{2}(:?\d{2}(\.\d{1,6})?)?)?")
-_DATE_TIME = re.compile(r"\d{4,14}(\.\d{1,6})?([+-]\d{4})?")
-_INTEGER = re.compile(r"\s*[+-]?\d{1,12}\s*")
-_DECIMAL = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*")
+_MONTH, _DAY, _HOUR, _SIXTY = "(?:0[1-9]|1[0-2])", "(?:0[1-9]|[12][0-9]|3[01])", "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
+_SECOND = r"(?:[0-5][0-9]|60)(?:\.[0-9]{1,6})?"
+_DATE = re.compile(rf"[0-9]{{4}}(?:{_MONTH}(?:{_DAY})?)?|[0-9]{{4}}-{_MONTH}-{_DAY}")
+_TIME = re.compile(rf"{_HOUR}(?::?{_SIXTY}(?::?{_SECOND})?)?")
+_DATE_TIME = re.compile(
+    rf"[0-9]{{4}}(?:{_MONTH}(?:{_DAY}(?:{_HOUR}(?:{_SIXTY}(?:{_SECOND})?)?)?)?)?(?:[+-]{_HOUR}{_SIXTY})?"
+)
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,12}\s*")
+_DECIMAL = re.compile(r"\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 #: Parameters that are not attributes; `accept` and `own_site` are read by the façade.
 RESERVED = frozenset({"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "accept", "own_site"})
 VALUE_MAX = 4096
@@ -58,10 +63,16 @@ def parse(
     offset = 0
     own_site: bool | None = None
     notices: list[str] = []
+    once: set[str] = set()
     for name, value in pairs(query_string):
         if len(value) > VALUE_MAX:
             raise BadRequest(f"The value of {name[:64]!r} is longer than {VALUE_MAX} characters.")
-        match name.lower():
+        reserved = name.lower() if name.lower() in RESERVED else ""
+        if reserved in once:
+            raise BadRequest(f"{reserved} is given twice.")
+        if reserved and reserved != "includefield":
+            once.add(reserved)
+        match reserved:
             case "limit":
                 limit = _count(name, value)
             case "offset":
@@ -119,7 +130,7 @@ def _shown(text: str) -> str:
 
 
 def _count(name: str, value: str) -> int:
-    if not re.fullmatch(r"\d{1,9}", value.strip()):
+    if not re.fullmatch(r"[0-9]{1,9}", value.strip()):
         raise BadRequest(f"{name} takes a whole number from 0, not {value[:32]!r}.")
     return int(value)
 
@@ -149,7 +160,7 @@ def tag_path(name: str) -> str | None:
         elif part[:1].isdigit():
             raise BadRequest(f"Not a tag of eight hexadecimal digits: {part[:32]!r}.")
         else:
-            tag = tag_for_keyword(part)
+            tag = tag_for_keyword(part) if part else None  # pydicom's dictionary has an entry without a keyword
             if tag is None:
                 return None
             path.append(f"{tag:08X}")
@@ -166,6 +177,8 @@ def _checked(name: str, path: str, value: str) -> str:
     vr = vr_of(path.rpartition(".")[2])
     if vr == "UI":
         uids = [u.strip() for u in re.split(r"[\\,]", value) if u.strip()]
+        if not uids:
+            raise BadRequest(f"{name}: not a UID: {value[:70]!r}.")
         for uid in uids:
             if not UID_PATTERN.fullmatch(uid):
                 raise BadRequest(f"{name}: not a UID: {uid[:70]!r}.")
@@ -191,7 +204,7 @@ def _range(name: str, value: str, pattern: re.Pattern[str]) -> str:
 
 
 def _compact(value: str) -> str:
-    return value.replace("-", "").replace(":", "") if re.match(r"\d{4}-|\d{2}:", value) else value
+    return value.replace("-", "").replace(":", "") if re.match(r"[0-9]{4}-|[0-9]{2}:", value) else value
 
 
 def for_member(
