@@ -31,6 +31,8 @@ class LinkKey:
         """→ (EMETTEUR, the member's reference). Raises `NotFound`."""
         try:
             sealed = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+            if base64.urlsafe_b64encode(sealed).rstrip(b"=").decode() != token:
+                raise NotFound("There is no such bulk data.")  # one reference has one URL: no second spelling of it
             text = self._siv.decrypt(sealed, [study_uid.encode()]).decode()
         except (binascii.Error, InvalidTag, ValueError):
             raise NotFound("There is no such bulk data.") from None
