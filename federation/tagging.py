@@ -120,18 +120,19 @@ def scrub(attributes: Attributes, bulk: Callable[[str], str | None], *, top: boo
         for tag in [t for t in attributes if t.startswith("0002") and t != "00020010"]:
             del attributes[tag]
     for content in attributes.values():
-        uri = content.get("BulkDataURI")
-        if uri is not None:
+        if not isinstance(content, dict):  # in what is not a data set: the groups of a name
+            continue
+        if "BulkDataURI" in content:
+            uri = content.pop("BulkDataURI")
             ours = bulk(uri) if isinstance(uri, str) else None
             if ours is None:
-                del content["BulkDataURI"]
                 lost += 1
             else:
                 content["BulkDataURI"] = ours
-        elif content.get("vr") == "SQ":
-            for item in content.get("Value") or ():
-                if isinstance(item, dict):
-                    lost += scrub(item, bulk, top=False)
+        values = content.get("Value")
+        for item in values if isinstance(values, list) else ():
+            if isinstance(item, dict):  # whatever VR it says: not all members say that it is a sequence
+                lost += scrub(item, bulk, top=False)
     return lost
 
 
