@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Sequence
 
@@ -102,7 +103,7 @@ def parts_of(events: Sequence[PartEvent]) -> list[Part]:
 
 def cut(body: bytes, places: Iterable[int]) -> list[bytes]:
     edges = [0, *sorted({p % (len(body) + 1) for p in places}), len(body)]
-    return [body[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [body[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def singly(body: bytes) -> list[bytes]:
@@ -148,15 +149,13 @@ def test_truncated_anywhere_is_never_complete(body: bytes) -> None:
     needed = body.rindex(b"--b0und--") if body is not WHOLE else body.index(b"--b0und--")
     for end in range(needed + len(b"--b0und--")):
         for chunks in ([body[:end]], singly(body[:end])):
-            events, complete, bad = read(chunks)
+            _, complete, bad = read(chunks)
             assert not complete
             assert not bad
 
 
 # Bodies that look like boundaries, so that delimiters are found at every wrong place.
-_pieces = st.sampled_from(
-    [b"\r\n--", b"--", b"b0und", b"b0un", b"\r", b"\n", b"\r\n", b"-", b"x", b"\0", b"\xff", b" "]
-)
+_pieces = st.sampled_from([b"\r\n--", b"--", b"b0und", b"b0un", b"\r", b"\n", b"\r\n", b"-", b"x", b"\xff", b" "])
 _bodies = st.lists(_pieces, max_size=12).map(b"".join).filter(lambda b: b"\r\n--b0und" not in b"\r\n" + b)
 _types = st.sampled_from(["application/dicom", "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1", "a/b"])
 _parts = st.lists(st.tuples(_types, st.sampled_from(["", "/studies/1"]), _bodies), max_size=4)
