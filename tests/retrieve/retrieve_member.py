@@ -170,7 +170,7 @@ class Holder:
     other: Deliver = field(default_factory=lambda: giving(404, b"", "text/plain"))
     host: str = "127.0.0.1"
     searches: Deliver | None = None  # instead of the right answer to searches
-    describe: Deliver = field(default_factory=lambda: describing())
+    describe: Deliver = field(default_factory=describing)
 
     def __post_init__(self) -> None:
         self.held = [Held(data, read(data)) for data in self.data]
