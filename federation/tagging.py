@@ -5,7 +5,7 @@ Nothing by which a member calls itself leaves: its URLs, hosts and AE titles are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from federation.identity import SCHEME, Identity, Naming, Record, first_of, text_of
@@ -119,7 +119,8 @@ def scrub(attributes: Attributes, bulk: Callable[[str], str | None], *, top: boo
     if top:
         for tag in [t for t in attributes if t.startswith("0002") and t != "00020010"]:
             del attributes[tag]
-    for content in attributes.values():
+    contents: Iterable[Any] = attributes.values()
+    for content in contents:
         if not isinstance(content, dict):  # in what is not a data set: the groups of a name
             continue
         if "BulkDataURI" in content:
