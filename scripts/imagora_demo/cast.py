@@ -7,6 +7,7 @@ The cases that a federation must get right are here on purpose:
 - `SHARED_MR` stands at two sites under two IPPs, same person and same UID; Tours has one series more.
 - `COPIED_RADIOGRAPH` was made at Romorantin and copied to Tours through Imagora: there its PatientID is
   `4547@csrom41200`.
+- `MICHELE` bears nearly `MARIE`'s name and was born on the same day.
 - Blois is a member whose server does not answer.
 """
 
@@ -59,6 +60,7 @@ class Person:
 
 
 MARIE = Person(name="DUPONT-LÉVY^Marie", born="19600512", sex="F")
+MICHELE = Person(name="DUPONT^Michèle", born="19600512", sex="F")
 ELOISE = Person(name="LEFÈVRE^Éloïse", born="19710308", sex="F")
 JEAN_BAPTISTE = Person(name="MOREAU^Jean-Baptiste", born="19481130", sex="M")
 KATHLEEN = Person(name="O'NEIL^Kathleen", born="19660921", sex="F")
@@ -244,6 +246,7 @@ EXAMS: tuple[Exam, ...] = (
     _exam(ROMORANTIN, MARIE, "4547", "20131102 094500", _THORAX, _CR, key=COPIED_RADIOGRAPH),
     _exam(TOURS, MARIE, "4547", "20131102 094500", _THORAX, _CR, key=COPIED_RADIOGRAPH, origin=ROMORANTIN),
     _exam(ROMORANTIN, MARIE, "4547", "20250318 101200", "Échographie abdominale", _ultrasound_with_report),
+    _exam(ORLEANS, MICHELE, "668012", "20200214 110500", _THORAX, pictures.chest_radiograph),
     _exam(ORLEANS, JEAN_BAPTISTE, "4547", "20220906 143000", _THORAX, _radiograph_with_letter),
     _exam(ORLEANS, JEAN_BAPTISTE, "4547", "20260112 084000", "Scanner abdomino-pelvien", _SHORT_CT),
     _exam(ROMORANTIN, ELOISE, "20311", "20190527 161500", _THORAX, _CR),

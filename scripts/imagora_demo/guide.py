@@ -28,8 +28,8 @@ One folder, one site
   curl -s '{url}/folders/mirc-centres-imagerie/dicom-web/studies'
   curl -s '{url}/sites/csrom41200/dicom-web/studies'
 
-From a shell
-  .venv/bin/imagora search --config {settings} --name 'DUPONT^M*' --born 1960-05-12
+From a shell: two women of nearly one name, born on one day
+  .venv/bin/imagora search --config {settings} --name 'DUPONT*^M*' --born 1960-05-12
   .venv/bin/imagora search --config {settings} --modality CT --since 2020 --scope cstrs37000 --format csv
   .venv/bin/imagora sites list --config {settings}
 

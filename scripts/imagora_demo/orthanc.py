@@ -350,7 +350,7 @@ class OrthancServer:
             "RemoteAccessAllowed": False,  # local clients only
             "AuthenticationEnabled": False,
             "DicomServerEnabled": self.aet is not None,
-            "DefaultEncoding": "Latin1",
+            "DefaultEncoding": "Utf8",  # of its answers too: with Latin1 they lose what Latin1 lacks
             "ConcurrentJobs": 1,
             # A thread serves one kept-alive connection, idle or not: fewer than a client's pool stall it.
             "HttpThreadsCount": 50,

@@ -148,10 +148,16 @@ def _brain_slice(z: float, tissue: tuple[float, ...], textures: list[Plane], siz
         canvas.ball((side * 28, 52, -48), (29, 28, 24), matter, z)  # cerebellum
     canvas.ball((0, 2, -4), (2.5, 15, 12), fluid, z)
     canvas.ball((0, 25, -50), (15, 15, 40), white, z)  # brain stem
-    canvas.ellipse(0, 0, 1.0, 80 if z > 24 else 1.0, fluid, opacity=0.8)
+    if z > 24:  # between the hemispheres
+        canvas.ball((0, 0, -5), (12, 80, 74), fluid, z, within=_midline(canvas))
     canvas.ball((34, 20, 22), (6, 7, 6), lesion, z)
     canvas.ball((-30, -30, 26), (3.5, 4, 5), lesion, z)
     return canvas.image
+
+
+def _midline(canvas: Canvas) -> Plane:
+    line = np.clip(1.6 - np.abs(canvas.x) / canvas.spacing, 0, 0.8)
+    return np.broadcast_to(line.astype(np.float32), canvas.image.shape)
 
 
 def abdomen_ultrasound(header: StudyHeader, *, n_frames: int = 40, number: int = 1) -> Iterator[bytes]:
