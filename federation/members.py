@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
-from federation.errors import MemberError, MemberSkipped, MemberTimeout
+from federation.errors import MemberError, MemberSkipped, MemberTimeout, MemberUnreachable
 from federation.health import Breaker, Health
 from federation.model import Accept, Deadline, Delivery, Member, Outcome, Target
 from registry import Directory, Site
@@ -16,6 +16,15 @@ from registry import Directory, Site
 T = TypeVar("T")
 #: How long the connections to an address that was changed stay open, in seconds.
 RETIRED_S = 600.0
+
+#: What tells that a member is ill although only one of its objects was asked for. Any other failure may lie in that
+#: object (a picture that it can't decode): it must not take the member from everyone.
+_ILLNESS = (MemberTimeout, MemberUnreachable)
+
+
+def is_illness(error: MemberError, *, of_object: bool) -> bool:
+    """Does a failure count against the member?"""
+    return error.counts_against_member and (not of_object or isinstance(error, _ILLNESS))
 
 
 class MemberClient(Member, Protocol):
@@ -83,18 +92,26 @@ class Members:
         return Deadline(site.deadline_s or self.deadline_s)
 
     async def ask(
-        self, sites: Iterable[Site], operation: str, call: Callable[[Member, Deadline], Awaitable[T]]
+        self,
+        sites: Iterable[Site],
+        operation: str,
+        call: Callable[[Member, Deadline], Awaitable[T]],
+        *,
+        of_object: bool = False,
     ) -> list[Outcome[T]]:
-        """Ask all at once; every site has an outcome, in the order given. Nothing is raised but cancellation."""
-        return list(await asyncio.gather(*(self._ask_one(site, operation, call) for site in sites)))
+        """Ask all at once; every site has an outcome, in the order given. Nothing is raised but cancellation.
+
+        `of_object` = for what the member holds of one study, not for a search.
+        """
+        return list(await asyncio.gather(*(self._ask_one(site, operation, call, of_object) for site in sites)))
 
     async def _ask_one(
-        self, site: Site, operation: str, call: Callable[[Member, Deadline], Awaitable[T]]
+        self, site: Site, operation: str, call: Callable[[Member, Deadline], Awaitable[T]], of_object: bool
     ) -> Outcome[T]:
         started = time.monotonic()
         result: T | MemberError
         try:
-            async with self.guarded(site, operation) as (member, deadline):
+            async with self.guarded(site, operation, of_object=of_object) as (member, deadline):
                 try:
                     async with asyncio.timeout(deadline.remaining_s):
                         result = await call(member, deadline)
@@ -105,7 +122,9 @@ class Members:
         return Outcome(site=site, result=result, elapsed_s=time.monotonic() - started)
 
     @contextlib.asynccontextmanager
-    async def guarded(self, site: Site, operation: str) -> AsyncIterator[tuple[Member, Deadline]]:
+    async def guarded(
+        self, site: Site, operation: str, *, of_object: bool = False
+    ) -> AsyncIterator[tuple[Member, Deadline]]:
         """One admitted call: its end is told to the breaker and the observer."""
         breaker = self.breaker(site)
         if not breaker.admit():
@@ -117,7 +136,7 @@ class Members:
             yield self.client(site), self.deadline(site)
         except MemberError as error:
             status = str(error.status)
-            if error.counts_against_member:
+            if is_illness(error, of_object=of_object):
                 breaker.failed(type(error).__name__)
             else:
                 breaker.succeeded()
@@ -135,7 +154,7 @@ class Members:
     async def open(self, site: Site, target: Target, accept: Accept) -> AsyncIterator[Delivery]:
         """An open transfer from one member."""
         async with (
-            self.guarded(site, f"retrieve-{target.form}") as (member, deadline),
+            self.guarded(site, f"retrieve-{target.form}", of_object=True) as (member, deadline),
             member.retrieve(target, accept, deadline=deadline) as delivery,
         ):
             yield delivery

@@ -32,7 +32,7 @@ from federation.health import BreakerState
 from federation.identity import Identity, Naming, instance_identity, origin_code, record_of, text_of
 from federation.instance import InstanceTagger
 from federation.locate import Location, Locator
-from federation.members import Members
+from federation.members import Members, is_illness
 from federation.model import Accept, Attributes, Deadline, Delivery, Form, Level, Member, PartEvent, Scope, Target
 from federation.plan import Fetch, missing_series, plan
 from federation.relay import BodyRelay, DicomRelay
@@ -122,7 +122,7 @@ class Retriever:
 
         failures: list[MemberError] = []
         for site in fetch.candidates:
-            outcome = (await self._members.ask([site], "metadata", call))[0]
+            outcome = (await self._members.ask([site], "metadata", call, of_object=True))[0]
             if not isinstance(outcome.result, MemberError) and outcome.result:
                 return site, outcome.result
             error = outcome.result if isinstance(outcome.result, MemberError) else MemberNotFound(site.emetteur)
@@ -185,7 +185,7 @@ class Retriever:
                             more = await self._first(own, fetch, job)
                             async for batch in more.events:
                                 yield batch
-                except (MemberError, RequestError) as error:
+                except RequestError as error:
                     raise BrokenTransfer(f"{type(error).__name__}: {error}") from error
                 outcome = EventOutcome.SUCCESS
 
@@ -242,9 +242,9 @@ class Retriever:
             async for batch in events:
                 yield batch
         except MemberError as error:
-            if error.counts_against_member:
+            if is_illness(error, of_object=True):
                 self._members.breaker(site).failed(type(error).__name__)
-            raise
+            raise BrokenTransfer(f"{type(error).__name__}: {error}") from error
 
     def _relay(
         self, delivery: Delivery, fetch: Fetch, site: Site, job: _Job
