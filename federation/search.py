@@ -99,8 +99,7 @@ class Searcher:
             sites = [s for s in sites if s.emetteur != home.emetteur]
             report.notices.append(f"Exams of your own site, {home.emetteur}, are left out: ask with own_site=include")
         if not sites:
-            report.notices.append("No source is connected in this scope")
-            return Answer(rows=[], report=report, asked=False)
+            return _nobody(report)
         directory = self._members.directory()
         outcomes = await self._fan_out(query, sites, directory)
         report.add(outcomes)
@@ -212,6 +211,8 @@ class Searcher:
 
     async def _within_study(self, requester: Requester, query: Query, links: Links, sites: Sequence[Site]) -> Answer:
         assert query.study_uid is not None
+        if not sites:
+            return _nobody(Report())
         location = await self._locator.locate(sites, query.study_uid)
         identity = self._gate.one_person(requester, location)
         if identity is None:
@@ -321,6 +322,11 @@ class Searcher:
                 m.row["00201209"] = element("IS", sum(1 for series in union.values() if series == m.uid))
 
         await asyncio.gather(*(count(m) for m in several))
+
+
+def _nobody(report: Report) -> Answer:
+    report.notices.append("No source is connected in this scope")
+    return Answer(rows=[], report=report, asked=False)
 
 
 def _distinct(level: Level, rows: Sequence[Attributes]) -> list[Attributes]:
