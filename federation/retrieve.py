@@ -209,8 +209,8 @@ class Retriever:
                     return await stack.enter_async_context(self._attempt(site, fetch, accept, job))
                 except MemberCannot as error:
                     failures.append(error)
-                except MemberFault as error:
-                    fault = error  # some members fail at a form that they should say they lack
+                except (MemberFault, MemberGarbage) as error:
+                    fault = error  # some members fail at a form that they should say they lack, or send what is none
                 except MemberError as error:
                     fault = error
                     break
