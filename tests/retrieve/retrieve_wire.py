@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 
@@ -60,6 +62,11 @@ def parts_of(body: bytes, boundary: bytes) -> list[Part]:
         lines = [line.partition(":") for line in head.decode("latin-1").split("\r\n") if line]
         parts.append(Part({name.strip().lower(): value.strip() for name, _, value in lines}, content))
     return parts
+
+
+def json_of(seen: Seen) -> Any:
+    assert seen.ended
+    return json.loads(seen.body)
 
 
 def connect(url: str, path: str, headers: dict[str, str] | None = None, *, version: str = "1.1") -> socket.socket:

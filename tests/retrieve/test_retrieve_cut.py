@@ -142,7 +142,6 @@ def with_requests(root: str) -> tuple[int, bytes | None]:
     return response.status_code, response.content
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("framing", list(Framing))
 def test_cut_transfer_never_looks_complete(framing: Framing, root: str, holder: Holder, reference: wire.Seen) -> None:
     of = answer(framing)
