@@ -97,25 +97,35 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
+async def check_migrations(settings: Settings, url: str) -> None:
+    """Migrate an embedded database; a server of one's own is migrated by `imagora migrate` only."""
+    if settings.database.embedded:
+        await migrate.migrate(url)
+    elif await migrate.pending(url):
+        raise Failure("the database lacks tables that this version needs: run `imagora migrate` first")
+
+
+async def seed_registry(settings: Settings, database: Database) -> RegistryStore:
+    """The registry, with what the settings file adds to it."""
+    store = RegistryStore(database, node=settings.node.ae_title)
+    try:
+        await store.seed(settings.registry_sites(), settings.registry_folders())
+    except RegistryConflict as error:
+        raise BadConfiguration(f"the settings file and the registry contradict each other:\n{error}") from None
+    return store
+
+
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[Database]:
-    """The database, with every migration. A server of one's own is migrated by `imagora migrate` only."""
+    """The database, with every migration."""
     async with database_url(settings) as url:
-        if settings.database.embedded:
-            await migrate.migrate(url)
-        elif await migrate.pending(url):
-            raise Failure("the database lacks tables that this version needs: run `imagora migrate` first")
+        await check_migrations(settings, url)
         async with Database(url) as database:
             yield database
 
 
 @asynccontextmanager
 async def open_registry(settings: Settings) -> AsyncIterator[RegistryStore]:
-    """The registry, with what the settings file adds to it. Raises `RegistryConflict`."""
+    """The registry, with what the settings file adds to it."""
     async with open_database(settings) as database:
-        store = RegistryStore(database, node=settings.node.ae_title)
-        try:
-            await store.seed(settings.registry_sites(), settings.registry_folders())
-        except RegistryConflict as error:
-            raise BadConfiguration(f"the settings file and the registry contradict each other:\n{error}") from None
-        yield store
+        yield await seed_registry(settings, database)

@@ -14,14 +14,18 @@ import uvicorn
 import uvloop
 
 from imagora.app import create_app
-from imagora.commands.common import BadConfiguration, Failure, config_option, settings_of
+from imagora.commands.common import (
+    BadConfiguration,
+    Failure,
+    check_migrations,
+    config_option,
+    seed_registry,
+    settings_of,
+)
 from imagora.logs import set_up_logs
 from imagora.settings import Settings, unused_keys
-from registry import migrate
 from registry.database import Database
 from registry.embedded import database_url
-from registry.entries import RegistryConflict
-from registry.store import RegistryStore
 
 _log = logging.getLogger("imagora.serve")
 
@@ -65,7 +69,9 @@ class _Server(uvicorn.Server):
 
 async def _serve(settings: Settings) -> None:
     async with database_url(settings) as url:
-        await _prepare(settings, url)
+        await check_migrations(settings, url)
+        async with Database(url) as database:
+            await seed_registry(settings, database)
         listener = _listen(settings)
         config = uvicorn.Config(
             create_app(settings, url),
@@ -85,20 +91,6 @@ async def _serve(settings: Settings) -> None:
         await server.serve(sockets=[listener])
         if not server.started:
             raise Failure("the server could not start; the log above says why")
-
-
-async def _prepare(settings: Settings, url: str) -> None:
-    """Migrations, then what the settings file adds to the registry."""
-    if settings.database.embedded:
-        await migrate.migrate(url)
-    elif await migrate.pending(url):
-        raise Failure("the database lacks tables that this version needs: run `imagora migrate` first")
-    async with Database(url) as database:
-        store = RegistryStore(database, node=settings.node.ae_title)
-        try:
-            await store.seed(settings.registry_sites(), settings.registry_folders())
-        except RegistryConflict as error:
-            raise BadConfiguration(f"the settings file and the registry contradict each other:\n{error}") from None
 
 
 def _listen(settings: Settings) -> socket.socket:
