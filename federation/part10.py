@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from federation.model import Buffer
@@ -17,6 +17,7 @@ HEAD_MAX = 1 << 20
 _PREAMBLE = 132
 #: First tag that is no longer head.
 _HEAD_END = 0x0011_0000
+_META_END = 0x0003_0000
 _INFLATE_STEP = 1 << 18
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -65,6 +66,11 @@ class Head:
         element = self.elements.get(tag)
         return self.data[element.value : element.end] if element is not None else b""
 
+    def vr(self, tag: int) -> bytes:
+        """b"" if absent."""
+        element = self.elements.get(tag)
+        return element.vr if element is not None else b""
+
     def text(self, tag: int) -> str:
         """A value of the default repertoire."""
         return self.value(tag).decode("ascii", "replace").strip(" \0")
@@ -78,10 +84,12 @@ class Head:
 Changes = dict[int, bytes | None]
 
 
-def encode_element(tag: int, vr: str, value: bytes) -> bytes:
-    """Explicit VR Little Endian, padded to even length."""
+def encode_element(tag: int, vr: str, value: bytes, *, implicit: bool = False) -> bytes:
+    """Explicit VR Little Endian (implicit: what stands in a sequence of unknown VR), padded to even length."""
     if len(value) % 2:
         value += b"\0" if vr in ("UI", "OB", "UN") else b" "
+    if implicit:
+        return _TAG.pack(tag >> 16, tag & 0xFFFF) + _U32.pack(len(value)) + value
     head = _TAG.pack(tag >> 16, tag & 0xFFFF) + vr.encode()
     if vr.encode() in _LONG:
         return head + b"\0\0" + _U32.pack(len(value)) + value
@@ -93,6 +101,28 @@ def encode_element(tag: int, vr: str, value: bytes) -> bytes:
 def encode_item(*elements: bytes) -> bytes:
     content = b"".join(elements)
     return _TAG.pack(0xFFFE, 0xE000) + _U32.pack(len(content)) + content
+
+
+def items_of(value: bytes, *, implicit: bool = False) -> list[dict[int, bytes]]:
+    """The items of a sequence's value: raw values of their own elements by tag. What is nested deeper stays raw."""
+    data = bytearray(value)
+    items: list[dict[int, bytes]] = []
+    at = 0
+    while at < len(data):
+        if len(data) < at + 8:
+            raise BadPart10("a sequence of the head can't be read")
+        tag, length = _TAG.unpack_from(data, at), _U32.unpack_from(data, at + 4)[0]
+        at += 8
+        if tag == (0xFFFE, 0xE0DD):
+            break
+        end = None if length == _UNDEFINED else at + length
+        scanner = _Scanner(data, at, stop_at=_ITEM_END, end=end, implicit=implicit, ordered=False)
+        scanner.scan()
+        if tag != (0xFFFE, 0xE000) or not scanner.done or (end is not None and scanner.at != end):
+            raise BadPart10("a sequence of the head can't be read")
+        items.append({e.tag: bytes(data[e.value : e.end]) for e in scanner.elements.values()})
+        at = scanner.at if end is not None else scanner.at + 8
+    return items
 
 
 @dataclass(slots=True)
@@ -111,6 +141,8 @@ class _Scanner:
     stop_at: int = _HEAD_END
     last: int = -1
     end: int | None = None  # where the data set ends, if that is known
+    implicit: bool = False
+    ordered: bool = True  # refuse elements that are not in ascending order
 
     def scan(self) -> None:
         """Go as far as the data allow; sets `done` at the first tag that is not head."""
@@ -120,8 +152,8 @@ class _Scanner:
     def _step(self) -> bool:
         data, at = self.data, self.at
         if self.end is not None and at >= self.end:
-            if at > self.end:
-                raise BadPart10("file meta is not as long as it says")
+            if at > self.end or self._stack:
+                raise BadPart10("file meta or an item is not as long as it says")
             self.done = len(data) >= at  # a skipped value may not be here yet
             return False
         if len(data) < at + 4:
@@ -132,7 +164,7 @@ class _Scanner:
             if tag >= self.stop_at:
                 self.done = True
                 return False
-            if tag <= self.last:
+            if tag <= self.last and self.ordered:
                 raise BadPart10("elements are not in ascending order")
         if len(data) < at + 8:
             return False
@@ -140,7 +172,7 @@ class _Scanner:
             return self._delimiter(tag)
         if self._stack and not self._stack[-1][0]:
             raise BadPart10("a sequence holds something else than items")
-        implicit = bool(self._stack) and self._stack[-1][1]
+        implicit = self._stack[-1][1] if self._stack else self.implicit
         if implicit:
             vr, value, length = b"UN", at + 8, _U32.unpack_from(data, at + 4)[0]
         else:
@@ -153,10 +185,14 @@ class _Scanner:
                 value, length = at + 12, _U32.unpack_from(data, at + 8)[0]
             else:
                 value, length = at + 8, _U16.unpack_from(data, at + 6)[0]
-        if not self._stack and tag == 0x0002_0000 and self.end is None and self.stop_at != _HEAD_END:
+        if not self._stack and tag == 0x0002_0000 and self.end is None and self.stop_at == _META_END:
+            if len(data) < value + length:
+                return False
             self._add(Element(tag, vr, at, value, value + length))
             self.at = value + length
-            return False  # let the reader see where file meta ends
+            # PS3.10 §7.1: where it is given it says where file meta ends, whatever the bytes behind it look like
+            self.end = self.at + int.from_bytes(data[value : self.at], "little")
+            return True
         if length == _UNDEFINED:
             if not self._stack:
                 self._open = (tag, vr, at, value)
@@ -212,9 +248,10 @@ class HeadRewriter:
         self._meta = bytearray()
         self._buffer = bytearray()
         self._scanner: _Scanner | None = None
-        self._meta_scanner = _Scanner(self._meta, at=_PREAMBLE, stop_at=0x0003_0000)
+        self._meta_scanner = _Scanner(self._meta, at=_PREAMBLE, stop_at=_META_END)
         self._inflate: zlib._Decompress | None = None
         self._deflate: zlib._Compress | None = None
+        self._odd = False  # the length of what was deflated so far
         self._syntax = ""
         self.head: Head | None = None
 
@@ -231,9 +268,10 @@ class HeadRewriter:
         if self._scanner is None:
             self._meta += chunk
             self._scanner = self._read_meta()
+            # Limits are on where the scanner is, so that they are the same in any chunking.
+            if self._meta_scanner.at > HEAD_MAX:
+                raise BadPart10("file meta is too long")
             if self._scanner is None:
-                if len(self._meta) > HEAD_MAX:
-                    raise BadPart10("file meta is too long")
                 return []
             chunk = bytes(self._meta[self._meta_scanner.at :])
             del self._meta[self._meta_scanner.at :]
@@ -249,7 +287,8 @@ class HeadRewriter:
         if self._inflate is not None and self._deflate is not None:
             if not self._inflate.eof:
                 raise BadPart10("the deflated stream is cut")
-            out.append(self._deflate.flush())
+            end = self._deflate.flush()
+            out.append(end + b"\0" if self._odd ^ (len(end) % 2 == 1) else end)  # PS3.5 §A.5: of even length
         return out
 
     def _read_meta(self) -> _Scanner | None:
@@ -260,11 +299,6 @@ class HeadRewriter:
             raise BadPart10("no DICM prefix")
         scanner = self._meta_scanner
         scanner.scan()
-        length = scanner.elements.get(0x0002_0000)
-        if length is not None and scanner.end is None and length.end <= len(self._meta):
-            # PS3.10 §7.1: where it is given it says where file meta ends, whatever the bytes behind it look like
-            scanner.end = length.end + int.from_bytes(self._meta[length.value : length.end], "little")
-            scanner.scan()
         if not scanner.done:
             return None
         element = scanner.elements.get(0x0002_0010)
@@ -291,29 +325,33 @@ class HeadRewriter:
             if not scanner.complete:
                 raise BadPart10("the stream ends in its head")
             scanner.done = True
-        if not scanner.done:
-            if max(len(self._buffer), scanner.at) > HEAD_MAX:
-                raise BadPart10("the head is too long")
-            return []
         if scanner.at > HEAD_MAX:
             raise BadPart10("the head is too long")
-        return self._release(rest)
+        return self._release(rest) if scanner.done else []
 
     def _inflate_head(self, chunk: Buffer, scanner: _Scanner) -> Buffer:
         """Inflate step by step until the head is complete; → what was not needed for it."""
         assert self._inflate is not None
-        try:
-            while chunk and not self._inflate.eof:
-                self._buffer += self._inflate.decompress(chunk, _INFLATE_STEP)
-                chunk = self._inflate.unconsumed_tail
-                scanner.scan()
-                if scanner.done:
-                    break
-                if len(self._buffer) > HEAD_MAX:
-                    raise BadPart10("the head is too long")
-        except zlib.error:
-            raise BadPart10("the deflated stream is damaged") from None
-        return chunk
+        for piece in self._inflated(chunk):
+            self._buffer += piece
+            scanner.scan()
+            if scanner.done or scanner.at > HEAD_MAX:
+                break
+        return self._inflate.unconsumed_tail
+
+    def _inflated(self, chunk: Buffer) -> Iterator[bytes]:
+        """What `chunk` inflates to, a bounded piece at a time."""
+        assert self._inflate is not None
+        more = True
+        while more and not self._inflate.eof:
+            try:
+                piece = self._inflate.decompress(chunk, _INFLATE_STEP)
+            except zlib.error:
+                raise BadPart10("the deflated stream is damaged") from None
+            chunk = self._inflate.unconsumed_tail
+            # All input may be taken while some of what it stands for still waits inside.
+            more = bool(chunk) or len(piece) == _INFLATE_STEP
+            yield piece
 
     def _release(self, rest: Buffer) -> list[Buffer]:
         scanner = self._scanner
@@ -326,21 +364,16 @@ class HeadRewriter:
         meta = bytes(self._meta)
         if self._deflate is None:
             return [meta + head, tail] if tail else [meta + head]
-        return [meta, self._deflate.compress(head + tail), *self._pass_deflated(rest)]
+        return [meta, *self._deflated([head + tail]), *self._pass_deflated(rest)]
 
     def _pass_deflated(self, chunk: Buffer) -> list[Buffer]:
-        """Inflate and deflate again, a bounded piece at a time."""
-        assert self._inflate is not None
+        """Inflate and deflate again."""
+        return self._deflated(self._inflated(chunk))
+
+    def _deflated(self, pieces: Iterable[bytes]) -> list[Buffer]:
         assert self._deflate is not None
-        out: list[Buffer] = []
-        try:
-            while chunk and not self._inflate.eof:
-                piece = self._deflate.compress(self._inflate.decompress(chunk, _INFLATE_STEP))
-                chunk = self._inflate.unconsumed_tail
-                if piece:
-                    out.append(piece)
-        except zlib.error:
-            raise BadPart10("the deflated stream is damaged") from None
+        out: list[Buffer] = [deflated for piece in pieces if (deflated := self._deflate.compress(piece))]
+        self._odd ^= sum(map(len, out)) % 2 == 1
         return out
 
 
