@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import unicodedata
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 
-from pydicom.charset import convert_encodings, decode_bytes
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
+from pydicom.charset import convert_encodings, decode_bytes, encode_string
 
 from federation.identity import SCHEME, Identity, Naming, Record, instance_identity, resolve, site_of_code
 from federation.names import normalise
-from federation.part10 import BadPart10, Changes, Head, encode_element, encode_item
+from federation.part10 import Changes, Head, encode_element, encode_item, items_of
 from registry import Directory, Site
 
 _CHARACTER_SET = 0x0008_0005
@@ -33,6 +31,11 @@ _READ = (
     _SEX,
 )
 SOP_INSTANCE_UID = 0x0008_0018
+_CODE_VALUE, _CODING_SCHEME = 0x0008_0100, 0x0008_0102
+#: What is read of items, as texts by tag.
+_TEXTS = frozenset({_CODE_VALUE, _CODING_SCHEME, _PATIENT_ID, _ISSUER})
+Item = dict[int, str]
+_DEFAULT = "iso8859"  # pydicom's name for the default repertoire
 _DELIMITERS = {0x0A, 0x0C, 0x0D, 0x09}
 
 #: The identity of an instance that is not the one expected of its study: may it be passed on?
@@ -54,10 +57,10 @@ class InstanceTagger:
         self._directory = directory
         self._naming = naming
         self._stranger = stranger
-        self._last: tuple[tuple[bytes, ...], Changes] | None = None
+        self._last: tuple[list[tuple[bytes, bytes]], Changes] | None = None
 
     def __call__(self, head: Head) -> Changes:
-        key = tuple(head.value(tag) for tag in _READ)
+        key = [(head.vr(tag), head.value(tag)) for tag in _READ]
         if self._last is not None and self._last[0] == key:  # the instances of a series are alike
             return self._last[1]
         changes = self._changes(head)
@@ -70,7 +73,7 @@ class InstanceTagger:
         identity = self._whose(head, encodings, others)
         main = identity.main
         patient_id = self._naming.patient_id(main)
-        changes: Changes = {_PATIENT_ID: encode_element(_PATIENT_ID, "LO", _encode(patient_id, encodings))}
+        changes: Changes = {_PATIENT_ID: encode_element(_PATIENT_ID, "LO", _encode_own(patient_id, encodings))}
         if patient_id:
             changes[_ISSUER] = encode_element(_ISSUER, "LO", _encode(self._naming.issuer_of(main), encodings))
             oid = self._naming.issuer_oid(main)
@@ -93,22 +96,23 @@ class InstanceTagger:
             )
         return changes
 
-    def _whose(self, head: Head, encodings: list[str], others: list[Dataset]) -> Identity:
+    def _whose(self, head: Head, encodings: list[str], others: list[Item]) -> Identity:
         raw = _decode(head.value(_PATIENT_ID), encodings)
         coded = None
         for item in _items(head, _INSTITUTION_CODE, encodings):
-            if str(item.get("CodingSchemeDesignator", "")) == SCHEME:
-                coded = site_of_code(str(item.get("CodeValue", "")), self._directory) or coded
+            if item.get(_CODING_SCHEME) == SCHEME and coded is None:
+                coded = site_of_code(item.get(_CODE_VALUE, ""), self._directory)
         ipp, authority, origin = resolve(
             raw,
             self._holder,
             self._directory,
             coded_origin=coded,
             issuer=_decode(head.value(_ISSUER), encodings),
-            others=[(str(i.get("PatientID", "") or ""), str(i.get("IssuerOfPatientID", "") or "")) for i in others],
+            others=[(i.get(_PATIENT_ID, ""), i.get(_ISSUER, "")) for i in others],
             long_ids=self._naming.long_ids,
         )
-        name = _decode(head.value(_NAME), encodings).partition("=")[0]
+        groups = _decode(head.value(_NAME), encodings).split("=")
+        name = next((g.strip() for g in groups if g.strip("^ ")), "")
         own = Record(
             holder=self._holder,
             raw_patient_id=raw,
@@ -117,7 +121,7 @@ class InstanceTagger:
             origin=origin,
             name=normalise(name),
             birth_date=head.text(_BIRTH_DATE),
-            sex=head.text(_SEX),
+            sex=head.text(_SEX).upper(),
             shown_name=name,
             study_uid=self._identity.main.study_uid,
         )
@@ -126,59 +130,59 @@ class InstanceTagger:
             self._stranger(identity)
         return identity
 
-    def _other_ids(self, head: Head, identity: Identity, others: list[Dataset], encodings: list[str]) -> Changes:
-        standing = {(str(i.get("PatientID", "") or ""), str(i.get("IssuerOfPatientID", "") or "")) for i in others}
+    def _other_ids(self, head: Head, identity: Identity, others: list[Item], encodings: list[str]) -> Changes:
+        standing = {(i.get(_PATIENT_ID, ""), i.get(_ISSUER, "")) for i in others}
         sites = {r.id: r.authority for r in identity.records}
+        unknown_vr = head.vr(_OTHER_IDS) == b"UN"
         added = b"".join(
-            _other_id(ipp, sites[(ipp, emetteur)], encodings)
+            _other_id(ipp, sites[(ipp, emetteur)], encodings, implicit=unknown_vr)
             for ipp, emetteur in identity.ids
             if (ipp, emetteur) not in standing
         )
         if not added:
             return {}
-        kept = head.value(_OTHER_IDS)
+        kept = head.value(_OTHER_IDS) if others else b""
         if kept and head.has_undefined_length(_OTHER_IDS):
             kept = kept[:-8]  # its delimiter: the sequence gets a length
-        return {_OTHER_IDS: encode_element(_OTHER_IDS, "SQ", kept + added)}
+        return {_OTHER_IDS: encode_element(_OTHER_IDS, "UN" if unknown_vr else "SQ", kept + added)}
 
 
-def _other_id(ipp: str, authority: Site, encodings: list[str]) -> bytes:
+def _other_id(ipp: str, authority: Site, encodings: list[str], *, implicit: bool) -> bytes:
     elements = [
-        encode_element(0x0010_0020, "LO", _encode(ipp, encodings)),
-        encode_element(0x0010_0021, "LO", authority.emetteur.encode()),
-        encode_element(0x0010_0022, "CS", b"TEXT"),
+        encode_element(_PATIENT_ID, "LO", _encode_own(ipp, encodings), implicit=implicit),
+        encode_element(_ISSUER, "LO", authority.emetteur.encode(), implicit=implicit),
+        encode_element(0x0010_0022, "CS", b"TEXT", implicit=implicit),
     ]
     if authority.oid:
-        elements.append(_qualifiers(authority.oid))
+        elements.append(_qualifiers(authority.oid, implicit=implicit))
     return encode_item(*elements)
 
 
-def _qualifiers(oid: str) -> bytes:
-    item = encode_item(encode_element(0x0040_0032, "UT", oid.encode()), encode_element(0x0040_0033, "CS", b"ISO"))
-    return encode_element(_QUALIFIERS, "SQ", item)
+def _qualifiers(oid: str, *, implicit: bool = False) -> bytes:
+    item = encode_item(
+        encode_element(0x0040_0032, "UT", oid.encode(), implicit=implicit),
+        encode_element(0x0040_0033, "CS", b"ISO", implicit=implicit),
+    )
+    return encode_element(_QUALIFIERS, "SQ", item, implicit=implicit)
 
 
-def _items(head: Head, tag: int, encodings: list[str]) -> list[Dataset]:
-    element = head.elements.get(tag)
-    if element is None or element.value == element.end:
+def _items(head: Head, tag: int, encodings: list[str]) -> list[Item]:
+    """Items as texts by tag. A sequence of unknown VR holds implicit VR (PS3.5 §6.2.2)."""
+    vr = head.vr(tag)
+    if vr not in (b"SQ", b"UN"):
         return []
-    try:
-        dataset = read_dataset(
-            io.BytesIO(head.data[element.start : element.end]), is_implicit_VR=False, is_little_endian=True
-        )
-        dataset.decode()
-        value = dataset[tag].value
-        return [item for item in value if isinstance(item, Dataset)] if value else []
-    except Exception as error:
-        raise BadPart10("a sequence of the head can't be read") from error
+    raw = items_of(head.value(tag), implicit=vr == b"UN")
+    return [{t: _decode(v, encodings) for t, v in item.items() if t in _TEXTS} for item in raw]
 
 
 @lru_cache(maxsize=256)
 def _encodings_cached(character_set: str) -> tuple[str, ...]:
     try:
-        return tuple(convert_encodings(character_set.split("\\")))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of misspelt character sets, which are read as what they mean
+            return tuple(convert_encodings([c.strip() for c in character_set.split("\\")]))
     except Exception:  # an unknown character set: the default repertoire is all that can be relied on
-        return ("iso8859",)
+        return (_DEFAULT,)
 
 
 def _encodings(character_set: str) -> list[str]:
@@ -186,10 +190,28 @@ def _encodings(character_set: str) -> list[str]:
 
 
 def _decode(raw: bytes, encodings: list[str]) -> str:
+    """Never two texts alike for two values: what is not in its character set is read as Latin-1."""
     raw = raw.strip(b" \0")
-    if raw.isascii() and b"\x1b" not in raw:
-        return raw.decode()
-    return decode_bytes(raw, encodings, _DELIMITERS).strip()
+    try:
+        if b"\x1b" not in raw:
+            return raw.decode("ascii" if raw.isascii() else encodings[0]).strip()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return decode_bytes(raw, encodings, _DELIMITERS).strip()
+    except (UnicodeError, LookupError, UserWarning):
+        return raw.decode("latin-1").strip()
+
+
+def _encode_own(text: str, encodings: list[str]) -> bytes:
+    """What stood in the instance, in its own character set."""
+    if text.isascii():
+        return text.encode()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return encode_string(text, encodings)
+    except (UnicodeError, LookupError, UserWarning):
+        return _encode(text, encodings)
 
 
 def _encode(text: str, encodings: list[str], *, most: int | None = None) -> bytes:
@@ -199,7 +221,7 @@ def _encode(text: str, encodings: list[str], *, most: int | None = None) -> byte
         return text.encode()
     try:
         # The first character set needs no escape sequence; the others would.
-        return text.encode(encodings[0] if encodings[0] != "iso8859" else "ascii")
+        return text.encode(encodings[0] if encodings[0] != _DEFAULT else "ascii")
     except (UnicodeEncodeError, LookupError):
         plain = unicodedata.normalize("NFKD", text.replace("–", "-").replace("’", "'").replace("œ", "oe"))
         return "".join(c if c.isascii() else "" if unicodedata.combining(c) else "?" for c in plain).encode()
