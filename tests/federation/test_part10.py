@@ -1,0 +1,458 @@
+"""The Part-10 head rewriter: the same in any chunking, nothing changed but what was to change, no way to hang it."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import time
+import zlib
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from support import values as _profile  # noqa: F401  # loads the profile
+
+from federation import part10
+from federation.part10 import (
+    BIG_ENDIAN,
+    DEFLATED,
+    HEAD_MAX,
+    IMPLICIT,
+    BadPart10,
+    Changes,
+    Head,
+    HeadRewriter,
+    UntaggableSyntax,
+    encode_element,
+    encode_item,
+    items_of,
+)
+
+EXPLICIT, DEFLATE, JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50"
+LONG = ("OB", "OW", "SQ", "UN", "UT", "OF")
+PATIENT_ID = 0x0010_0020
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
+
+
+# A writer of data elements that shares nothing with the one under test.
+
+
+def tag_bytes(tag: int) -> bytes:
+    return struct.pack("<HH", tag >> 16, tag & 0xFFFF)
+
+
+def element(tag: int, vr: str, value: bytes, *, undefined: bool = False) -> bytes:
+    length = 0xFFFFFFFF if undefined else len(value)
+    if vr in LONG:
+        return tag_bytes(tag) + vr.encode() + b"\0\0" + struct.pack("<I", length) + value
+    return tag_bytes(tag) + vr.encode() + struct.pack("<H", len(value)) + value
+
+
+def implicit(tag: int, value: bytes, *, undefined: bool = False) -> bytes:
+    return tag_bytes(tag) + struct.pack("<I", 0xFFFFFFFF if undefined else len(value)) + value
+
+
+def item(content: bytes, *, undefined: bool = False) -> bytes:
+    whole = implicit(ITEM, content, undefined=undefined)
+    return whole + implicit(ITEM_END, b"") if undefined else whole
+
+
+def sequence(tag: int, *items: bytes, undefined: bool = False, vr: str = "SQ") -> bytes:
+    end = implicit(SEQUENCE_END, b"") if undefined else b""
+    return element(tag, vr, b"".join(items) + end, undefined=undefined)
+
+
+def meta(syntax: str, *, length: int | None = 0, more: bytes = b"") -> bytes:
+    """`length` = what the group length is off by; None = no group length."""
+    value = syntax.encode() + b"\0" * (len(syntax) % 2)
+    content = element(0x0002_0001, "OB", b"\0\1") + element(0x0002_0010, "UI", value) + more
+    said = b"" if length is None else element(0x0002_0000, "UL", struct.pack("<I", len(content) + length))
+    return b"\0" * 128 + b"DICM" + said + content
+
+
+def deflated(data: bytes, level: int = 6) -> bytes:
+    packer = zlib.compressobj(level, wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+def file(data: bytes, syntax: str = EXPLICIT) -> bytes:
+    return meta(syntax) + (deflated(data) if syntax in DEFLATED else data)
+
+
+ID = element(PATIENT_ID, "LO", b"4547")
+UID = element(0x0008_0018, "UI", b"1.2.3\0")
+PIXELS = element(0x7FE0_0010, "OW", bytes(range(256)) * 8)
+FRAGMENTS = element(
+    0x7FE0_0010,
+    "OB",
+    item(b"") + item(b"\xff\xd8" * 40) + item(b"\x10\0\x20\0" * 9) + implicit(SEQUENCE_END, b""),
+    undefined=True,
+)
+NESTED = sequence(
+    0x0008_1140,
+    item(
+        sequence(0x0008_1199, item(UID, undefined=True), item(b""), undefined=True) + element(0x0010_0020, "LO", b"no")
+    ),
+    item(sequence(0x0008_1199, item(UID)), undefined=True),
+    undefined=True,
+)
+UNKNOWN = sequence(
+    0x0009_1001,
+    item(implicit(0x0009_1002, item(implicit(0x0008_0018, b"1.2.3\0")) + implicit(SEQUENCE_END, b""), undefined=True)),
+    item(implicit(0x0009_1003, b"LO\4\0four"), undefined=True),
+    vr="UN",
+    undefined=True,
+)
+PRIVATE = element(0x0009_0010, "LO", b"IMAGO 1 ") + UNKNOWN + element(0x000B_0010, "LO", b"ODD ")
+HEADS = {
+    "plain": UID + ID,
+    "no PatientID": UID + element(0x0010_0010, "PN", b"LEVY"),
+    "empty": b"",
+    "empty PatientID": UID + element(PATIENT_ID, "LO", b""),
+    "nested": UID + NESTED + ID,
+    "unknown and private": UID + PRIVATE + ID + element(0x0010_1001, "PN", b""),
+    "long value": UID + element(0x0009_1001, "UN", b"\x10\0\x20\0LO\4\0" * 2000) + ID,
+    "looks like a head in a value": UID + element(0x0009_1001, "OB", UID + ID + PIXELS) + ID,
+    "after": UID + ID + element(0x0010_4000, "LT", b"x" * 500) + element(0x0011_0010, "LO", b"NOT HEAD"),
+}
+
+
+def tag_it(head: Head) -> Changes:
+    return {
+        PATIENT_ID: encode_element(PATIENT_ID, "LO", head.value(PATIENT_ID).strip() + b"@csrom41200"),
+        0x0008_0080: encode_element(0x0008_0080, "LO", b"Romorantin"),
+        0x0010_1001: None,
+    }
+
+
+def rewritten(chunks: Iterable[bytes]) -> bytes | None:
+    """None = refused."""
+    rewriter = HeadRewriter(tag_it)
+    out = []
+    try:
+        for chunk in chunks:
+            new = rewriter.feed(chunk)
+            assert new == [] or rewriter.head is not None
+            out += [bytes(b) for b in new]
+        out += [bytes(b) for b in rewriter.finish()]
+    except BadPart10:
+        return None
+    return b"".join(out)
+
+
+def inflated(stream: bytes | None, syntax: str) -> bytes | None:
+    """A rewritten stream with its data set inflated: deflaters differ with the chunking, what they say must not."""
+    if stream is None or syntax not in DEFLATED:
+        return stream
+    at = len(meta(syntax))
+    unpacker = zlib.decompressobj(-15)
+    data = unpacker.decompress(stream[at:])
+    assert unpacker.eof
+    assert unpacker.unused_data in (b"", b"\0")
+    assert len(stream[at:]) % 2 == 0  # PS3.5 §A.5
+    return stream[:at] + data
+
+
+def singly(data: bytes) -> list[bytes]:
+    return [data[i : i + 1] for i in range(len(data))]
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    edges = [0, *sorted({p % (len(data) + 1) for p in places}), len(data)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
+
+
+def expected(head: bytes, rest: bytes) -> bytes:
+    """What `tag_it` makes of the heads above, by hand."""
+    pid = element(PATIENT_ID, "LO", b"4547@csrom41200 " if ID in head else b"@csrom41200 ")
+    name = element(0x0008_0080, "LO", b"Romorantin")
+    without = head.replace(element(0x0010_1001, "PN", b""), b"")
+    standing = ID if ID in without else element(PATIENT_ID, "LO", b"")
+    at = without.rfind(standing) if standing in without else -1
+    tagged = without[:at] + pid + without[at + len(standing) :] if at >= 0 else without + pid
+    uid_end = len(UID) if tagged.startswith(UID) else 0
+    return tagged[:uid_end] + name + tagged[uid_end:] + rest
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, JPEG, DEFLATE])
+@pytest.mark.parametrize("name", HEADS)
+def test_the_head_is_rewritten_and_the_rest_passes(name: str, syntax: str) -> None:
+    head, rest = HEADS[name], FRAGMENTS if syntax == JPEG else PIXELS
+    stream = file(head + rest, syntax)
+    whole = inflated(rewritten([stream]), syntax)
+    assert whole == meta(syntax) + expected(head, rest)
+    assert inflated(rewritten(singly(stream)), syntax) == whole
+    assert inflated(rewritten([b"", stream, b""]), syntax) == whole
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_an_instance_may_end_with_its_head(name: str) -> None:
+    head = HEADS[name].partition(tag_bytes(0x0011_0010))[0]
+    for syntax in (EXPLICIT, DEFLATE):
+        for chunks in ([file(head, syntax)], singly(file(head, syntax))):
+            assert inflated(rewritten(chunks), syntax) == meta(syntax) + expected(head, b"")
+
+
+@pytest.mark.parametrize("length", [0, None])
+def test_file_meta_with_and_without_its_length(length: int | None) -> None:
+    begin = meta(EXPLICIT, length=length, more=element(0x0002_0016, "AE", b"PACS"))
+    for chunks in ([begin + ID + PIXELS], singly(begin + ID + PIXELS)):
+        assert rewritten(chunks) == begin + expected(ID, PIXELS)
+
+
+def test_group_lengths_are_set_right_again() -> None:
+    def length(group: int, content: bytes) -> bytes:
+        return element(group << 16, "UL", struct.pack("<I", len(content)))
+
+    stream = file(length(0x0008, UID) + UID + length(0x0010, ID) + ID + length(0x7FE0, PIXELS) + PIXELS)
+    eight = UID + element(0x0008_0080, "LO", b"Romorantin")
+    ten = element(PATIENT_ID, "LO", b"4547@csrom41200 ")
+    assert (
+        rewritten([stream])
+        == meta(EXPLICIT) + length(8, eight) + eight + length(16, ten) + ten + length(0x7FE0, PIXELS) + PIXELS
+    )
+
+
+def test_without_changes_nothing_changes() -> None:
+    for head in HEADS.values():
+        rewriter = HeadRewriter(lambda _: {})
+        out = [*rewriter.feed(file(head + PIXELS)), *rewriter.finish()]
+        assert b"".join(map(bytes, out)) == file(head + PIXELS)
+
+
+def test_the_rest_passes_by_reference() -> None:
+    rewriter = HeadRewriter(tag_it)
+    rewriter.feed(file(UID + ID) + PIXELS[:100])
+    chunk = bytes(1 << 16)
+    assert rewriter.feed(chunk)[0] is chunk
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, JPEG, DEFLATE])
+@pytest.mark.parametrize("name", HEADS)
+def test_a_stream_that_is_cut_is_refused(name: str, syntax: str) -> None:
+    """In its head, or anywhere where it is deflated. A cut between two elements can't be told by the stream itself."""
+    head = HEADS[name]
+    stream = file(head + PIXELS, syntax)
+    edges = set()
+    if syntax != DEFLATE:
+        scanner = HeadRewriter(lambda _: {})
+        scanner.feed(stream)
+        assert scanner.head is not None
+        edges = {len(meta(syntax)), *(len(meta(syntax)) + e.end for e in scanner.head.elements.values())}
+        stream = stream[: len(meta(syntax)) + len(scanner.head.data)]
+    for end in range(0, len(stream), 1 if len(stream) < 3000 else 37):
+        refused = rewritten([stream[:end]])
+        assert refused is None or end in edges, end
+        assert (refused is None) == (rewritten(cut(stream[:end], range(0, end, 7))) is None)
+
+
+def test_nothing_comes_out_before_the_head_is_complete() -> None:
+    rewriter = HeadRewriter(tag_it)
+    stream = file(UID + NESTED + ID + PIXELS)
+    needed = stream.index(PIXELS) + 4
+    for i, byte in enumerate(singly(stream)):
+        out = rewriter.feed(byte)
+        assert bool(out) == (i >= needed - 1)
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, BIG_ENDIAN])
+def test_what_must_not_be_used_on_the_web_is_told_apart(syntax: str) -> None:
+    with pytest.raises(UntaggableSyntax):
+        HeadRewriter(tag_it).feed(meta(syntax) + b"\x08\0\x18\0\x04\0\0\0" + b"1.2\0")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"",
+        b"DICM",
+        b"\0" * 200,
+        b"<html>" * 50,
+        meta(EXPLICIT).replace(b"DICM", b"DICN"),
+        b"\0" * 128 + b"DICM" + element(0x0002_0001, "OB", b"\0\1") + UID,  # no TransferSyntaxUID
+        meta(EXPLICIT, length=-2) + UID + ID,
+        meta(EXPLICIT) + ID + UID,  # out of order
+        meta(EXPLICIT) + ID + ID,
+        meta(EXPLICIT) + implicit(0x0008_0018, b"1.2.3\0") + PIXELS,
+        meta(EXPLICIT) + sequence(0x0008_1140, UID, undefined=True) + PIXELS,  # no item
+        meta(EXPLICIT) + sequence(0x0008_1140, implicit(ITEM_END, b""), undefined=True) + PIXELS,
+        meta(EXPLICIT) + sequence(0x0008_1140, implicit(ITEM, b"", undefined=True), undefined=True) + PIXELS,
+        meta(DEFLATE) + b"\xff" * 50,
+        meta(DEFLATE) + deflated(UID + ID + PIXELS)[:-3],
+        meta(DEFLATE),
+    ],
+)
+def test_what_is_no_part_10_stream_is_refused(stream: bytes) -> None:
+    assert rewritten([stream]) is None
+    assert rewritten(singly(stream)) is None
+
+
+def test_padding_behind_a_deflated_stream_is_no_fault() -> None:
+    stream = meta(DEFLATE) + deflated(UID + ID + PIXELS) + b"\0"
+    assert inflated(rewritten([stream]), DEFLATE) == meta(DEFLATE) + expected(UID + ID, PIXELS)
+    assert inflated(rewritten(singly(stream)), DEFLATE) == meta(DEFLATE) + expected(UID + ID, PIXELS)
+
+
+@pytest.mark.parametrize("around", [1, 2])
+def test_what_inflates_to_just_over_a_step_is_whole(around: int) -> None:
+    """zlib may have taken all of its input while it still holds back what the last bits stand for."""
+    for off in range(-300, 300, 6):
+        pixels = element(0x7FE0_0010, "OW", bytes(around * part10._INFLATE_STEP + off))
+        stream = meta(DEFLATE) + deflated(UID + ID + pixels, level=9)
+        assert inflated(rewritten([stream]), DEFLATE) == meta(DEFLATE) + expected(UID + ID, pixels)
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, DEFLATE])
+@pytest.mark.parametrize("over", range(-2, 14, 2))
+def test_the_limit_of_a_head_does_not_depend_on_the_chunking(over: int, syntax: str) -> None:
+    value = bytes(HEAD_MAX - len(UID) - 12 + over)
+    stream = file(UID + element(0x0009_1001, "UN", value) + PIXELS, syntax)
+    whole = rewritten([stream])
+    assert (whole is None) == (over > 0)
+    for chunks in (cut(stream, range(0, len(stream), 60_000)), cut(stream, range(len(stream) - 3000, len(stream)))):
+        assert inflated(rewritten(chunks), syntax) == inflated(whole, syntax)
+
+
+def test_file_meta_is_limited_too() -> None:
+    stream = meta(EXPLICIT, more=element(0x0002_0102, "OB", bytes(HEAD_MAX))) + UID + PIXELS
+    assert rewritten([stream]) is None
+    assert rewritten(cut(stream, range(0, len(stream), 100_000))) is None
+
+
+_nested_data: st.SearchStrategy[bytes] = st.deferred(
+    lambda: st.lists(
+        st.one_of(
+            st.sampled_from(
+                [UID, ID, element(0x0008_0005, "CS", b"ISO_IR 192"), element(0x0009_1001, "UN", b"\xfe\xff\0\xe0")]
+            ),
+            st.builds(
+                lambda items, undefined, open_items: sequence(
+                    0x0008_1140, *(item(i, undefined=open_items) for i in items), undefined=undefined
+                ),
+                st.lists(_nested_data, max_size=2),
+                st.booleans(),
+                st.booleans(),
+            ),
+        ),
+        max_size=3,
+    ).map(b"".join)
+)
+_heads = st.tuples(
+    st.sampled_from([b"", UID]),
+    st.builds(lambda d, u: sequence(0x0008_1140, item(d), undefined=u), _nested_data, st.booleans()),
+    st.sampled_from([b"", PRIVATE]),
+    st.sampled_from([b"", ID, element(PATIENT_ID, "LO", b"")]),
+    st.sampled_from([b"", element(0x0010_1001, "PN", b"")]),
+).map(b"".join)
+
+
+@given(_heads, st.sampled_from([EXPLICIT, DEFLATE]), st.lists(st.integers(0, 10_000), max_size=12))
+def test_any_head_is_rewritten_alike_in_any_chunking(head: bytes, syntax: str, places: list[int]) -> None:
+    stream = file(head + PIXELS, syntax)
+    whole = inflated(rewritten([stream]), syntax)
+    assert whole is not None
+    assert whole.endswith(PIXELS)
+    assert inflated(rewritten(cut(stream, places)), syntax) == whole
+    assert inflated(rewritten(singly(stream)), syntax) == whole
+
+
+_scraps = st.sampled_from(
+    [
+        *(UID, ID, NESTED[:20], NESTED, PRIVATE, PIXELS[:30], b"SQ\0\0", b"\x08\0", b"\xff\xff\xff\xff", b"\0"),
+        *(implicit(ITEM, b"", undefined=True), implicit(ITEM_END, b""), implicit(SEQUENCE_END, b"")),
+        *(sequence(0x0008_1140, undefined=True)[:12], element(0x0002_0010, "UI", b"1.2 ")),
+        *(meta(EXPLICIT), meta(DEFLATE), meta(EXPLICIT)[132:]),
+        *(element(0x0002_0000, "UL", b"\x10\0\0\0"), element(0x0002_0000, "UI", b"\xff" * 6)),
+    ]
+)
+_starts = st.sampled_from([meta(EXPLICIT), meta(EXPLICIT, length=None), meta(EXPLICIT, length=6), meta(DEFLATE), b""])
+
+
+@given(
+    _starts,
+    st.lists(st.one_of(_scraps, st.binary(max_size=12)), max_size=8).map(b"".join),
+    st.lists(st.integers(0, 10_000), max_size=8),
+)
+@example(meta(EXPLICIT, length=8), UID + ID, [135])
+@settings(max_examples=300)
+def test_any_bytes_are_rewritten_alike_or_refused(start: bytes, rest: bytes, places: list[int]) -> None:
+    stream = start + rest
+    syntax = DEFLATE if start == meta(DEFLATE) else EXPLICIT
+    whole = rewritten([stream])
+    for chunks in (cut(stream, places), singly(stream)):
+        again = rewritten(chunks)
+        assert (again is None) == (whole is None)
+        if syntax == EXPLICIT:
+            assert again == whole
+
+
+OPEN_ITEM = implicit(ITEM, b"", undefined=True)
+HEAVY = {
+    "long value": UID + element(0x0009_1001, "UN", bytes(HEAD_MAX - 2000)) + ID,
+    "nesting": UID + (sequence(0x0008_1140)[:8] + b"\xff" * 4 + OPEN_ITEM) * 45_000,
+    "unknown nesting": UID + PRIVATE[:18] + UNKNOWN[:12] + (OPEN_ITEM + implicit(1, b"", undefined=True)) * 60_000,
+    "items": UID + element(0x0008_1140, "SQ", item(b"") * 120_000, undefined=True),
+    "elements": b"".join(element(0x0009_1000 + i, "LO", b"") for i in range(0xEFF0)),
+}
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, DEFLATE])
+@pytest.mark.parametrize("name", HEAVY)
+def test_a_head_of_a_mebibyte_byte_by_byte_takes_seconds(name: str, syntax: str) -> None:
+    stream = file(HEAVY[name] + PIXELS, syntax)
+    started = time.perf_counter()
+    whole = rewritten([stream])
+    again = rewritten(singly(stream))
+    assert time.perf_counter() - started < 8.0
+    assert (again is None) == (whole is None)
+
+
+def test_items_of_sequences_are_read_in_every_form() -> None:
+    texts = {0x0010_0020: b"4547", 0x0010_0021: b"PACS"}
+    content = b"".join(element(t, "LO", v) for t, v in texts.items())
+    inner = sequence(0x0010_0024, item(UID, undefined=True), undefined=True)
+    for undefined in (False, True):
+        end = implicit(SEQUENCE_END, b"") if undefined else b""
+        value = item(content, undefined=undefined) + item(b"") + item(content + inner, undefined=not undefined) + end
+        first, second, third = items_of(value)
+        assert first == texts
+        assert second == {}
+        assert third == {**texts, 0x0010_0024: inner[12:]}
+        plain = b"".join(implicit(t, v) for t, v in texts.items())
+        assert items_of(item(plain, undefined=undefined) + end, implicit=True) == [texts]
+    assert items_of(b"") == []
+    assert items_of(encode_item(encode_element(PATIENT_ID, "LO", b"odd"))) == [{PATIENT_ID: b"odd "}]
+    assert items_of(encode_item(encode_element(PATIENT_ID, "LO", b"odd", implicit=True)), implicit=True) == [
+        {PATIENT_ID: b"odd "}
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", [b"\0", UID, item(UID)[:-1], item(UID, undefined=True)[:-8], item(b"\0" * 7), implicit(ITEM_END, b"")]
+)
+def test_unreadable_items_are_refused(value: bytes) -> None:
+    with pytest.raises(BadPart10):
+        items_of(value)
+
+
+@given(st.lists(st.one_of(_scraps, st.binary(max_size=12)), max_size=8).map(b"".join), st.booleans())
+def test_any_items_are_read_or_refused(value: bytes, unknown: bool) -> None:
+    try:
+        items_of(value, implicit=unknown)
+    except BadPart10:
+        return
+
+
+def test_many_items_take_linear_time() -> None:
+    started = time.perf_counter()
+    assert len(items_of(item(b"", undefined=True) * 65_000)) == 65_000
+    assert time.perf_counter() - started < 3.0
+
+
+def test_encoding_elements() -> None:
+    assert encode_element(PATIENT_ID, "LO", b"odd") == element(PATIENT_ID, "LO", b"odd ")
+    assert encode_element(0x0008_0018, "UI", b"1.2") == element(0x0008_0018, "UI", b"1.2\0")
+    assert encode_element(0x0010_1002, "SQ", b"") == sequence(0x0010_1002)
+    with pytest.raises(BadPart10):
+        encode_element(PATIENT_ID, "LO", b"x" * 0xFFFF)
