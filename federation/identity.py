@@ -145,7 +145,7 @@ def resolve(
     if at:
         named = directory.site(suffix)
         if named is not None and ipp:
-            known = long_ids(raw_patient_id)
+            known = long_ids(f"{ipp}@{named.emetteur}")
             if known is not None:
                 return known[0], directory.site(known[1]) or named, coded_origin or named
             return ipp, named, coded_origin or named
@@ -261,7 +261,7 @@ class Naming:
         if not record.ipp:
             return nobody(record.study_uid, record.holder) if record.study_uid else ""
         shown = qualify(record.ipp, record.authority)
-        if is_hashed(shown) and shown != record.ipp:
+        if shown != f"{record.ipp}@{record.authority.emetteur}":
             self.note(shown, record.id)
         return shown
 
@@ -284,7 +284,3 @@ def qualify(ipp: str, authority: Site) -> str:
 def nobody(study_uid: str, holder: Site) -> str:
     """The PatientID shown for one study of a patient whose holder gives no PatientID."""
     return f"~none.{hashlib.sha256(study_uid.encode()).hexdigest()[:16]}@{holder.emetteur}"
-
-
-def is_hashed(patient_id: str) -> bool:
-    return patient_id.startswith("~")
