@@ -429,10 +429,9 @@ def test_ids_are_appended_to_a_sequence_of_unknown_vr() -> None:
         assert now.PixelData == PIXELS
 
 
-def _scraps -> st.SearchStrategy[bytes]:
-    return st.one_of(
-        st.binary(max_size=30), st.sampled_from([b"\x1b$B", b"\\", b"=^", b"99IMAGORA ", b"423 ", b"@csrom41200"])
-    )
+_scraps = st.one_of(
+    st.binary(max_size=30), st.sampled_from([b"\x1b$B", b"\\", b"=^", b"99IMAGORA ", b"423 ", b"@csrom41200"])
+)
 
 
 @given(
