@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -99,6 +99,7 @@ class DicomWebMember:
         }
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
+        self._decodes = False  # whether it was seen to understand percent-encoded values
 
     def _pool(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -123,6 +124,20 @@ class DicomWebMember:
     # Search -----------------------------------------------------------------------------------------------------
 
     async def search(self, query: Query, *, limit: int, deadline: Deadline) -> MemberRows:
+        """At most `limit` rows, and whether there are more."""
+        answer = await self._pages(query, query.filters, limit, deadline)
+        if self._decodes or wire_query.is_plain(query.filters):
+            return answer
+        if answer.rows:
+            self._decodes = _shows_decoding(answer.rows, query.filters)
+            return answer
+        # Nothing found: or it looked for the encoded text itself.
+        searches = wire_query.without_escapes(query.filters)
+        answers = await asyncio.gather(*(self._pages(query, f, limit, deadline) for f in searches))
+        rows = [row for a in answers for row in a.rows]
+        return MemberRows(rows=rows[:limit], more=len(rows) > limit or any(a.more for a in answers))
+
+    async def _pages(self, query: Query, filters: Mapping[str, str], limit: int, deadline: Deadline) -> MemberRows:
         """Asks on where the member says that it holds rows back, until it gives nothing new."""
         path = _search_path(query)
         uid_tag = {Level.STUDY: "0020000D", Level.SERIES: "0020000E", Level.INSTANCE: "00080018"}[query.level]
@@ -130,7 +145,7 @@ class DicomWebMember:
         seen: set[str] = set()
         while True:
             text = wire_query.for_member(
-                query.filters,
+                filters,
                 sorted(query.include),
                 include_all=query.include_all,
                 limit=limit - len(rows),
@@ -362,6 +377,17 @@ def _refusal(emetteur: str, status: int) -> MemberError:
     return MemberFault(text)
 
 
+def _shows_decoding(rows: Sequence[Attributes], filters: Mapping[str, str]) -> bool:
+    """True if a row was found by a value that had to be percent-encoded, and not by chance."""
+    encoded = [tag for tag, value in filters.items() if not wire_query.is_plain({tag: value})]
+    return any(
+        not wire_query.is_plain({tag: str(value if not isinstance(value, dict) else "".join(map(str, value.values())))})
+        for row in rows
+        for tag in encoded
+        for value in row.get(tag, {}).get("Value", ())
+    )
+
+
 def _search_path(query: Query) -> str:
     path = ""
     if query.study_uid is not None:
@@ -391,7 +417,7 @@ def _retrieve_path(target: Target) -> str:
     if target.form in (Form.RENDERED, Form.THUMBNAIL):
         path += f"/{target.form}"
         if target.parameters:
-            path += "?" + urlencode(target.parameters)
+            path += "?" + urlencode(target.parameters, safe=",")  # some members don't decode
     return path
 
 

@@ -29,6 +29,12 @@ _DECIMAL = re.compile(r"\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s
 #: Parameters that are not attributes; `accept` and `own_site` are read by the façade.
 RESERVED = frozenset({"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "accept", "own_site"})
 VALUE_MAX = 4096
+#: What a query may hold as it is (RFC 3986 §3.4) and no server takes for more than itself.
+_PLAIN = "*,@?:/'()!$"
+#: Attributes that are matched with wildcards (PS3.4 §C.2.2.2.4).
+_WILDCARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
+#: Alternatives that are asked of a member one by one; for more of them, any value is asked for.
+_SEARCHES_MAX = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,10 +216,35 @@ def _compact(value: str) -> str:
 def for_member(
     filters: Mapping[str, str], include: Sequence[str], *, include_all: bool, limit: int, offset: int
 ) -> str:
-    """A query string for a member, percent-encoded; wildcards and commas stay readable."""
+    """A query string for a member, percent-encoded where it must be."""
     items = [(path, value) for path, value in filters.items()]
     items += [("includefield", "all")] if include_all else [("includefield", tag) for tag in include]
     items += [("limit", str(limit))]
     if offset:
         items.append(("offset", str(offset)))
-    return "&".join(f"{quote(k, safe='')}={quote(v, safe='*,')}" for k, v in items)
+    return "&".join(f"{quote(k, safe='')}={quote(v, safe=_PLAIN)}" for k, v in items)
+
+
+def is_plain(filters: Mapping[str, str]) -> bool:
+    """True if nothing in a query string for these has to be percent-encoded."""
+    return all(quote(value, safe=_PLAIN) == value for value in filters.values())
+
+
+def without_escapes(filters: Mapping[str, str]) -> list[dict[str, str]]:
+    """Searches for a member that takes percent-encoded text literally (Orthanc 1.10 does): a wildcard for each
+    character that would be encoded, alternatives apart. Together their answers hold every match, and more."""
+    searches: list[dict[str, str]] = [{}]
+    for path, value in filters.items():
+        values = [value]
+        if vr_of(path.rpartition(".")[2]) in _WILDCARD_VRS:
+            values = list(dict.fromkeys(_without_escapes(v) for v in value.split("\\")))
+            if len(values) * len(searches) > _SEARCHES_MAX:
+                values = ["*"]
+        searches = [{**search, path: v} for search in searches for v in values]
+    return searches
+
+
+def _without_escapes(value: str) -> str:
+    # `*` for what is no ASCII: a server may count its bytes.
+    plain = "".join(c if quote(c, safe=_PLAIN) == c else "?" if c.isascii() else "*" for c in value)
+    return re.sub(r"\*+", "*", plain)
