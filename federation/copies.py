@@ -63,11 +63,12 @@ class Copies:
         self,
         study_uid: str,
         present: Sequence[Record],
-        silent: set[str],
+        heard: set[str],
         directory: Directory,
         long_ids: LongIds = no_long_ids,
     ) -> list[Record]:
-        """Records of holders in `silent` (EMETTEURs that did not answer) that are one person with a present one."""
+        """Records of holders that are one person with a present one, but of those in `heard` (EMETTEURs that answered
+        now): the others are down, or out of the scope that was asked. Whose an exam is depends on neither."""
         copies = self._by_study.get(study_uid)
         if not copies:
             return []
@@ -78,7 +79,7 @@ class Copies:
                 continue
             for copy in copies.values():
                 holder = directory.site(copy.emetteur)
-                if copy.person != mine.person or copy.emetteur not in silent or holder is None:
+                if copy.person != mine.person or copy.emetteur in heard or holder is None:
                     continue
                 ipp, authority, origin = resolve(copy.patient_id, holder, directory, long_ids=long_ids)
                 records.append(

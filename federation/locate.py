@@ -127,9 +127,9 @@ class Locator:
         report = Report()
         report.add(outcomes)
         hits = [h for o in outcomes if not isinstance(o.result, MemberError) for h in o.result]
-        silent = {s.emetteur for s in report.failed}
+        heard = {s.emetteur for s in sites} - {s.emetteur for s in report.failed}
         directory = self._members.directory()
-        known = self._copies.absent(study_uid, [h.record for h in hits], silent, directory, self._naming.long_ids)
+        known = self._copies.absent(study_uid, [h.record for h in hits], heard, directory, self._naming.long_ids)
         merged = merge(Level.STUDY, hits, directory, {study_uid: known})
         for m in merged:
             self._copies.learn(study_uid, m.identity)

@@ -25,11 +25,9 @@ ISSUER = "00100021"
 #: Attributes that we write ourselves: a member can't match them, so they are never asked of one.
 OURS = frozenset({ISSUER, "00080054", "00080080", "00080082"})
 #: Attributes that are the same at every holder of a study, or that make two holders' records one person's: a
-#: search that filters on nothing else finds every holder by itself.
-SAME_EVERYWHERE = frozenset(
-    {"0020000D", "0020000E", "00080018", "00080020", "00080030", "00080060", "00080061", "00080016", BIRTH_DATE, SEX}
-    | {PATIENT_NAME, "00200011", "00200013"}
-)
+#: search that filters on nothing else finds every holder by itself. None of series or instances is among them:
+#: holders may have different ones.
+SAME_EVERYWHERE = frozenset({"0020000D", "00080020", "00080030", PATIENT_NAME, BIRTH_DATE, SEX})
 
 
 @lru_cache(maxsize=4096)

@@ -169,12 +169,11 @@ class Searcher:
         known: dict[str, list[Record]] = {}
         if not query.filters.keys() <= SAME_EVERYWHERE and len(answering) > 1:
             hits, known = await self._completed(query.level, hits, answering, report)
-        silent = {s.emetteur for s in report.failed}
-        if silent:
-            for study_uid, present in _by_study(hits).items():
-                absent = self._copies.absent(study_uid, present, silent, directory, self._naming.long_ids)
-                if absent:
-                    known.setdefault(study_uid, []).extend(absent)
+        heard = {s.emetteur for s in answering} - {s.emetteur for s in report.failed}
+        for study_uid, present in _by_study(hits).items():
+            absent = self._copies.absent(study_uid, present, heard, directory, self._naming.long_ids)
+            if absent:
+                known.setdefault(study_uid, []).extend(absent)
         return hits, known
 
     async def _whose(self, site: Site, rows: Sequence[Attributes], report: Report) -> dict[str, Record]:
