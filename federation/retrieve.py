@@ -77,6 +77,15 @@ class _Located:
     def report(self) -> Report:
         return self.location.report
 
+    def leave_out(self, fetches: Sequence[Fetch]) -> None:
+        """These can't be had now. The answer is no longer complete, and says so."""
+        if not fetches:
+            return
+        self.complete = False
+        number = sum(len(f.expected or ()) for f in fetches)
+        holders = ", ".join(sorted({s.emetteur for f in fetches for s in f.candidates}))
+        self.report.notices.append(f"{number} instances that {holders} had can't be had now: this is not all")
+
 
 class Retriever:
     def __init__(self, members: Members, locator: Locator, copies: Copies, gate: Gate, naming: Naming) -> None:
@@ -99,13 +108,19 @@ class Retriever:
     ) -> Metadata:
         located = await self._locate(requester, scope, target, request_id)
         trace = self._started(EventKind.ACCESSED, requester, scope, located, request_id)
+        failures: list[MemberError] = []
         try:
-            answers = await asyncio.gather(*(self._fetch_metadata(fetch, located) for fetch in located.fetches))
+            answers = await asyncio.gather(*(self._fetch_metadata(f, located, failures) for f in located.fetches))
         except BaseException:
             await asyncio.gather(trace, return_exceptions=True)
             raise
         rows: dict[str, Attributes] = {}
-        for fetch, (site, data_sets) in zip(located.fetches, answers, strict=True):
+        lost: list[Fetch] = []
+        for fetch, answer in zip(located.fetches, answers, strict=True):
+            if answer is None:
+                lost.append(fetch)
+                continue
+            site, data_sets = answer
             for attributes in data_sets:
                 sop = text_of(attributes, "00080018")
                 if text_of(attributes, "0020000D") not in ("", target.study_uid):
@@ -114,20 +129,30 @@ class Retriever:
                     continue
                 rows[sop] = self._tagged(attributes, requester, site, located, links)
         await trace
+        if len(lost) == len(answers):
+            raise self._refusal(failures, located.report)
+        located.leave_out(lost)
         return Metadata(rows=list(rows.values()), report=located.report, complete=located.complete)
 
-    async def _fetch_metadata(self, fetch: Fetch, located: _Located) -> tuple[Site, list[Attributes]]:
-        async def call(member: Member, deadline: Deadline) -> list[Attributes]:
-            return await member.metadata(fetch.target, deadline=deadline)
+    async def _fetch_metadata(
+        self, fetch: Fetch, located: _Located, failures: list[MemberError]
+    ) -> tuple[Site, list[Attributes]] | None:
+        """→ (the holder that gave it, its answer), or None, and why in `failures`."""
 
-        failures: list[MemberError] = []
+        async def call(member: Member, deadline: Deadline) -> list[Attributes]:
+            rows = await member.metadata(fetch.target, deadline=deadline)
+            if not rows:
+                raise MemberNotFound(f"{member.site.emetteur}: no metadata")
+            if not (fetch.expected or frozenset()) <= {text_of(row, "00080018") for row in rows}:
+                raise MemberGarbage(f"{member.site.emetteur}: not all of the instances that it said to have")
+            return rows
+
         for site in fetch.candidates:
             outcome = (await self._members.ask([site], "metadata", call, of_object=True))[0]
-            if not isinstance(outcome.result, MemberError) and outcome.result:
+            if not isinstance(outcome.result, MemberError):
                 return site, outcome.result
-            error = outcome.result if isinstance(outcome.result, MemberError) else MemberNotFound(site.emetteur)
-            self._failed(site, error, located, failures)
-        raise self._refusal(failures, located.report)
+            self._failed(site, outcome.result, located, failures)
+        return None
 
     def _tagged(
         self, attributes: Attributes, requester: Requester, site: Site, located: _Located, links: Links
@@ -168,7 +193,7 @@ class Retriever:
         job = _Job(requester=requester, located=located, accept=accept, links=links)
         async with contextlib.AsyncExitStack() as stack:
             try:
-                first = await self._first(stack, located.fetches[0], job)
+                first, rest = await self._begin(stack, job)
             except BaseException:
                 await asyncio.gather(trace, return_exceptions=True)
                 raise
@@ -180,9 +205,12 @@ class Retriever:
                     async for batch in first.events:
                         yield batch
                     await stack.aclose()
-                    for fetch in located.fetches[1:]:
+                    for fetch in rest:
                         async with contextlib.AsyncExitStack() as own:
-                            more = await self._first(own, fetch, job)
+                            failures: list[MemberError] = []
+                            more = await self._first(own, fetch, job, failures)
+                            if more is None:
+                                raise self._refusal(failures, located.report)
                             async for batch in more.events:
                                 yield batch
                 except RequestError as error:
@@ -199,9 +227,25 @@ class Retriever:
                 if kind is EventKind.TRANSFER_BEGUN:
                     self._ended(requester, scope, located, request_id, outcome)
 
-    async def _first(self, stack: contextlib.AsyncExitStack, fetch: Fetch, job: _Job) -> _Opened:
-        """Open holders until one gives a first part that can be passed on. Its transfer is left to `stack`."""
+    async def _begin(self, stack: contextlib.AsyncExitStack, job: _Job) -> tuple[_Opened, list[Fetch]]:
+        """→ (the first transfer that can be had, what is to follow). What can't be had is known before the first
+        byte: it is left out and told."""
+        fetches = job.located.fetches
         failures: list[MemberError] = []
+        for place, fetch in enumerate(fetches):
+            opened = await self._first(stack, fetch, job, failures)
+            if opened is not None:
+                job.located.leave_out(fetches[:place])
+                return opened, fetches[place + 1 :]
+        raise self._refusal(failures, job.located.report)
+
+    async def _first(
+        self, stack: contextlib.AsyncExitStack, fetch: Fetch, job: _Job, failures: list[MemberError]
+    ) -> _Opened | None:
+        """Open holders until one gives a first part that can be passed on. Its transfer is left to `stack`.
+
+        None: no holder does, and `failures` says why.
+        """
         for site in fetch.candidates:
             fault: MemberError | None = None
             for accept in _attempts(fetch.target, job.accept):
@@ -216,7 +260,7 @@ class Retriever:
                     break
             if fault is not None:
                 self._failed(site, fault, job.located, failures)
-        raise self._refusal(failures, job.located.report)
+        return None
 
     @contextlib.asynccontextmanager
     async def _attempt(self, site: Site, fetch: Fetch, accept: Accept, job: _Job) -> AsyncIterator[_Opened]:
