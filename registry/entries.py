@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from registry.model import Directory, Folder, Site, SiteStatus
+from registry.model import Directory, Folder, Quirks, Site, SiteStatus
 from registry.rules import registry_conflicts
 
 _ADDRESS = ("dicomweb", "aet", "host", "port")
@@ -77,7 +77,10 @@ def importing(directory: Directory, sites: Sequence[Site], folders: Sequence[Fol
             said["status"] = SiteStatus.SUSPENDED
             notes.append(f"{old.emetteur} stays suspended: `imagora sites resume {old.emetteur}` ends that")
         said |= {name: value for name in (*_ADDRESS, "oid") if (value := getattr(new, name)) is not None}
-        return replace(old, **said)
+        changed = replace(old, **said)
+        if any(getattr(changed, name) != getattr(old, name) for name in _ADDRESS):
+            return replace(changed, quirks=Quirks())  # another PACS has other habits
+        return changed
 
     return _changes(directory, sites, folders, node, update, notes)
 

@@ -432,6 +432,17 @@ def test_missing_pictures_are_a_limit_only(check: Checks, orthanc: OrthancServer
     assert result.exit_code == 1
 
 
+def test_what_was_learnt_is_forgotten_with_the_address(check: Checks, orthanc: OrthancServer, tmp_path: Path) -> None:
+    check.one(orthanc.dicomweb_url)
+    table = tmp_path / "sites.csv"
+    arguments = ["sites", "import", str(table), "--config", str(tmp_path / "imagora.toml")]
+    for address, known in ((orthanc.dicomweb_url, True), ("http://127.0.0.1:1/other", None)):
+        table.write_text(f"emetteur,site,name,folder,availability,status,dicomweb\none,401,New,,,member,{address}\n")
+        result = CliRunner().invoke(cli, arguments, env={"IMAGORA_DATABASE__URL": check.url})
+        assert result.exit_code == 0, result.output
+        assert check.quirks().names_ignore_case is known
+
+
 # Which sites ---------------------------------------------------------------------------------------------------
 
 
