@@ -333,8 +333,9 @@ def _loads_in(raw: bytes, charset: str) -> Any:
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError:
+        named = charset if charset.lower() not in ("utf-8", "utf8") else ""  # many name it unasked, and lie
         try:
-            return orjson.loads(raw.decode(charset or "cp1252", "strict"))
+            return orjson.loads(raw.decode(named or "cp1252", "strict"))
         except (LookupError, ValueError):
             raise MemberGarbage("not JSON") from None
     raise MemberGarbage("not JSON")
