@@ -19,6 +19,7 @@ _PREAMBLE = 132
 _HEAD_END = 0x0011_0000
 _META_END = 0x0003_0000
 _INFLATE_STEP = 1 << 18
+_HEAD_STEP = 1 << 13
 
 IMPLICIT = "1.2.840.10008.1.2"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -261,10 +262,19 @@ class HeadRewriter:
 
     def feed(self, chunk: Buffer) -> list[Buffer]:
         """→ what can be passed on now."""
-        if self.head is not None:
-            if self._inflate is None:
-                return [chunk]
-            return self._pass_deflated(chunk)
+        out: list[Buffer] = []
+        if self.head is None:
+            # A little at a time, so that what comes behind the head in the same chunk is not copied.
+            rest = memoryview(chunk)
+            while rest and self.head is None:
+                out += self._feed_head(rest[:_HEAD_STEP])
+                rest = rest[_HEAD_STEP:]
+            chunk = rest
+        if chunk:
+            out += [chunk] if self._inflate is None else self._pass_deflated(chunk)
+        return out
+
+    def _feed_head(self, chunk: Buffer) -> list[Buffer]:
         if self._scanner is None:
             self._meta += chunk
             self._scanner = self._read_meta()
