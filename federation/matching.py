@@ -15,6 +15,7 @@ from pydicom.datadict import dictionary_VR
 from federation import names
 from federation.identity import Identity, Naming, Record, qualify
 from federation.model import Attributes
+from federation.wildcards import regex
 from registry import Directory, Site
 
 PATIENT_ID = "00100020"
@@ -41,8 +42,7 @@ def vr_of(tag: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _text_pattern(pattern: str) -> re.Pattern[str]:
-    kept = names.fold(pattern).strip()
-    return re.compile("".join(".*" if c == "*" else "." if c == "?" else re.escape(c) for c in kept), re.DOTALL)
+    return re.compile(regex(names.fold(pattern).strip()), re.DOTALL)
 
 
 def matches_text(pattern: str, value: str) -> bool:
@@ -54,10 +54,7 @@ def matches_exact_or_wild(pattern: str, value: str) -> bool:
     """Wildcard matching that tells cases apart: identifiers."""
     if "*" not in pattern and "?" not in pattern:
         return pattern == value
-    return (
-        re.fullmatch("".join(".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern), value)
-        is not None
-    )
+    return re.fullmatch(regex(pattern), value, re.DOTALL) is not None
 
 
 def matches_range(wanted: str, value: str) -> bool:

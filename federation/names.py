@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
+
+from federation.wildcards import regex
 
 #: Letters that Unicode does not decompose, spelled out.
 _LIGATURES = str.maketrans(
@@ -16,6 +18,8 @@ _LIGATURES = str.maketrans(
 #: Consonants that are safe to name to a member that tells accents apart: no letter of Latin-1 and Latin-9 folds to
 #: them but Icelandic ð and þ. `g` is left out for Turkish ğ. Not covered: Polish ł, Czech ř, Vietnamese đ.
 _FIRM = frozenset("bdfhjklmpqrtvwx")
+#: Components that name nothing: PS3.5 §6.2.1.2 lets a name end before them.
+_EMPTY_END = re.compile(r"(?:\^\**)+\Z")
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
@@ -25,7 +29,7 @@ def fold(text: str) -> str:
     if text.isascii():
         return text.lower()
     plain = unicodedata.normalize("NFKD", text.casefold().translate(_LIGATURES))
-    return "".join(c for c in plain if not unicodedata.combining(c))
+    return "".join(c for c in plain if not unicodedata.combining(c)).lower()
 
 
 @lru_cache(maxsize=65536)
@@ -34,7 +38,12 @@ def normalise(text: str) -> str:
 
     Trailing empty components go (PS3.5 §6.2.1.2): `DUPONT-LÉVY^Marie^^` → `dupontlevy^marie`.
     """
-    return "".join(c for c in fold(text) if c.isalnum() or c == "^").rstrip("^")
+    return "".join(c for c in fold(text) if _named(c) or c == "^").rstrip("^")
+
+
+def _named(c: str) -> bool:
+    """Letters and digits; not the modifier letters, which people and phones write for an apostrophe."""
+    return c.isalnum() and not "\u02b0" <= c <= "\u02ff"
 
 
 def alphabetic(value: Any) -> str:
@@ -54,28 +63,24 @@ def _groups(value: Any) -> Iterable[str]:
     return value.split("=") if isinstance(value, str) else ()
 
 
-def _regex(pattern: str) -> str:
-    return "".join(".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
-
-
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> tuple[re.Pattern[str], ...]:
     """The forms in which a pattern is tried: with punctuation as typed, and without any."""
     forms = []
     kept = fold(pattern).strip()
-    bare = "".join(c for c in kept if c.isalnum() or c in "^*?")
-    for text in (kept, bare):
-        components = text.rstrip("^").split("^")
+    bare = "".join(c for c in kept if _named(c) or c in "^*?")
+    for text in (_EMPTY_END.sub("", t) for t in (kept, bare if bare.strip("^") else kept)):
+        components = text.split("^")
         # Components that the pattern does not name match anything, as people type `DUPONT` for `DUPONT^MARIE`.
         forms.append(r"\^".join(_component(c) for c in components) + r"(\^.*)?")
-        forms.append(_regex(text.rstrip("^")))  # `*` may span components: `*levy*` finds a given name too
+        forms.append(regex(text))  # `*` may span components: `*levy*` finds a given name too
     return tuple(re.compile(f, re.DOTALL) for f in forms)
 
 
 def _component(text: str) -> str:
     if not text:
         return r"[^^]*"  # an empty component matches anything
-    return "".join(r"[^^]*" if c == "*" else r"[^^]" if c == "?" else re.escape(c) for c in text)
+    return regex(text, "[^^]")
 
 
 def matches(pattern: str, value: Any) -> bool:
@@ -103,19 +108,35 @@ def widen(pattern: str, *, ignores_case: bool | None) -> list[str]:
     """Patterns to ask a member for, whose answers together hold every name that `matches(pattern, …)`.
 
     A letter that may bear an accent can't be named (a member may tell `É` from `E`); a hyphen, an apostrophe or
-    a space may stand between any two letters. So only firm consonants are named, `*` between them. Where the
-    member may tell cases apart (`ignores_case` not True), only the first letter is named, in both cases.
+    a space may stand between any two letters. So only firm consonants and ideographs are named, `*` between them.
+    Where the member may tell cases apart (`ignores_case` not True), only the first letter is named, in both cases.
+
+    Not held: a name that is stored with a hyphen or an apostrophe in front of its first letter (`'T HART`) is found
+    by a pattern that has one there too. Anchoring the first letter spares a member the walk through all its names.
     """
-    first = next((g for g in pattern.split("=") if g.strip("^ ")), pattern)
-    components = first.rstrip("^").split("^")
+    groups = [g for g in pattern.split("=") if g.strip("^ ")] or [pattern]
+    return list(dict.fromkeys(p for g in groups for p in _widened(g, ignores_case is True)))
+
+
+def _widened(group: str, ignores_case: bool) -> list[str]:
+    if any(_ideograph(c) for c in group):
+        # It stands behind the alphabetic group in what a member has.
+        return ["*" + _skeleton(group, _ideograph)]
+    head = fold(group).lstrip()[:1]
     if ignores_case:
-        return ["^".join(_skeleton(c).upper() for c in components) if _latin(first) else _loose(first)]
-    if not _latin(first):
-        return [_loose(first)]
-    head = fold(first).lstrip()[:1]
-    if head in _FIRM:
-        return [f"{head.upper()}*", f"{head}*"]
-    return ["*"]
+        first, *more = [_skeleton(fold(c), _FIRM.__contains__).upper() for c in group.split("^")]
+        anchored = first if head in _FIRM else f"*{first}"
+        return [re.sub(r"\*+", "*", re.sub(r"(\^\*)+\Z", "", "^*".join([anchored, *more])))]
+    return [f"{head.upper()}*", f"{head}*"] if head in _FIRM else ["*"]
+
+
+def _skeleton(text: str, firm: Callable[[str], bool]) -> str:
+    """`dupont` → `d*p*t*`; nothing that is firm → ``."""
+    return "".join(f"{c}*" for c in text if firm(c))
+
+
+def _ideograph(c: str) -> bool:
+    return "\u3400" <= c <= "\u9fff"
 
 
 def narrow(pattern: str, *, ignores_case: bool | None) -> list[str]:
@@ -125,35 +146,20 @@ def narrow(pattern: str, *, ignores_case: bool | None) -> list[str]:
     names; also with capital initials and as typed where the member may tell cases apart.
     """
     first = next((g for g in pattern.split("=") if g.strip("^ ")), pattern)
+    if any(_ideograph(c) for c in first):
+        return _widened(first, False)
     spelled = "".join(
         c if c in "^*?" or fold(c) in _FIRM or c == "g" else "?" if len(fold(c)) == 1 and c.isalnum() else "*"
         for c in first.rstrip("^")
     )
     spelled = re.sub(r"\*+", "*", spelled + "*")
-    if ignores_case or not _latin(first):
+    if ignores_case:
         return [spelled.upper()]
     return list(dict.fromkeys([spelled.upper(), _capitalised(spelled), spelled]))
 
 
 def _capitalised(text: str) -> str:
     return re.sub(r"(^|[*^])(\w)", lambda m: m.group(1) + m.group(2).upper(), text.lower())
-
-
-def _latin(text: str) -> bool:
-    return all(ord(c) < 0x2000 for c in text)
-
-
-def _loose(text: str) -> str:
-    """Other scripts have no case or accents to widen for; only what may follow."""
-    return re.sub(r"\*+", "*", text + "*")
-
-
-def _skeleton(component: str) -> str:
-    firm = [c for c in fold(component) if c in _FIRM]
-    leading = fold(component).lstrip()[:1]
-    if not firm:
-        return "*"
-    return ("" if leading in _FIRM else "*") + "*".join(firm) + "*"
 
 
 def literal_letters(pattern: str) -> int:
