@@ -166,18 +166,22 @@ def matches_patient_id(wanted: str, record: Record, naming: Naming, directory: D
 
 
 def patient_ids_to_ask(wanted: str, member: Site, naming: Naming, directory: Directory) -> list[str]:
-    """What to ask `member` for, so that its answers hold every row that `matches_patient_id`."""
+    """What to ask `member` for, so that its answers hold every row that `matches_patient_id`.
+
+    But for copies that a holder files under an id of its own: these are found through the holders of the others.
+    """
     qualified = split_qualified(wanted, directory)
     if qualified is None:
-        # Copies that came through us bear their origin behind an `@`.
-        return [wanted] if wanted.endswith("*") else [wanted, f"{wanted}@*"]
+        # Copies that came through us bear their origin behind an `@`; of an over-long id, a hash of both.
+        hashed = [q for s in directory.sites if (q := qualify(wanted, s)) != f"{wanted}@{s.emetteur}"]
+        return [wanted] if wanted.endswith("*") else [wanted, f"{wanted}@*", *hashed]
     ipp, site = qualified
-    known = naming.long_ids(wanted)
+    known = naming.long_ids(f"{ipp}@{site.emetteur}")
     if known is not None:
         ipp = known[0]
     copy = qualify(ipp, site) if "*" not in ipp else f"{ipp}@{site.emetteur}"
     if member.emetteur == site.emetteur:
-        return [ipp]
+        return [ipp, copy]  # its own exams may have come back to it
     return [copy] if naming.qualified else [copy, ipp]
 
 
