@@ -79,8 +79,11 @@ class Peer:
         self._port = server.sockets[0].getsockname()[1]
         return server
 
-    def __exit__(self, *_: object) -> None:
+    async def _stop(self) -> None:
         self._server.close()
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.run(self._stop())  # in its loop: a connection that ends at this moment counts there
         self._thread.close()
 
     @property
