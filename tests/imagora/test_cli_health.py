@@ -191,15 +191,15 @@ async def test_a_lost_database_stops_nothing(
     async with HealthRecorder(watched.health, store, write_s=0.02):
         watched.breaker.succeeded()
         await watched.until(lambda row: True)
-        await database.execute("ALTER TABLE site_health RENAME TO away")
         async with database.session() as other:
+            await other.execute("ALTER TABLE site_health RENAME TO away")
             await other.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
                 "AND pid <> pg_backend_pid()"
             )
-        watched.breaker.failed("MemberTimeout")
-        await asyncio.sleep(0.3)
-        await database.execute("ALTER TABLE away RENAME TO site_health")
+            watched.breaker.failed("MemberTimeout")
+            await asyncio.sleep(0.3)
+            await other.execute("ALTER TABLE away RENAME TO site_health")
         row = await watched.until(lambda row: row["failures_in_a_row"] == 1)
         assert row["last_failure"] == "MemberTimeout"
     lost = [record.message for record in caplog.records if record.name == "imagora.health"]
