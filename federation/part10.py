@@ -18,6 +18,9 @@ _PREAMBLE = 132
 #: First tag that is no longer head.
 _HEAD_END = 0x0011_0000
 _META_END = 0x0003_0000
+#: Where an instance belongs is told behind its head: looked for so far, not rewritten.
+_SERIES_INSTANCE_UID = 0x0020_000E
+AHEAD_MAX = 1 << 16
 _INFLATE_STEP = 1 << 18
 _HEAD_STEP = 1 << 13
 
@@ -61,6 +64,7 @@ class Head:
     transfer_syntax: str
     data: bytes
     elements: dict[int, Element]
+    series_uid: str = ""  # "" if it does not stand within `AHEAD_MAX` bytes behind the head
 
     def value(self, tag: int) -> bytes:
         """Raw value bytes; b"" if absent. Of an undefined length sequence: with its delimiter."""
@@ -249,6 +253,7 @@ class HeadRewriter:
         self._meta = bytearray()
         self._buffer = bytearray()
         self._scanner: _Scanner | None = None
+        self._ahead: _Scanner | None = None
         self._meta_scanner = _Scanner(self._meta, at=_PREAMBLE, stop_at=_META_END)
         self._inflate: zlib._Decompress | None = None
         self._deflate: zlib._Compress | None = None
@@ -337,7 +342,25 @@ class HeadRewriter:
             scanner.done = True
         if scanner.at > HEAD_MAX:
             raise BadPart10("the head is too long")
-        return self._release(rest) if scanner.done else []
+        return self._release(rest) if scanner.done and self._looked_ahead(last=last) else []
+
+    def _looked_ahead(self, *, last: bool) -> bool:
+        """Go on to the series' UID, as far as the data allow. → whether to look no further."""
+        assert self._scanner is not None
+        if self._ahead is None:
+            at = self._scanner.at
+            self._ahead = _Scanner(self._buffer, at, stop_at=_SERIES_INSTANCE_UID + 1, end=at + AHEAD_MAX)
+        try:
+            self._ahead.scan()
+        except BadPart10:
+            return True  # it is too far, or what is wrong there is not ours to judge
+        return self._ahead.done or last
+
+    def _series_uid(self) -> str:
+        found = self._ahead.elements.get(_SERIES_INSTANCE_UID) if self._ahead is not None else None
+        if found is None or found.vr != b"UI":
+            return ""
+        return bytes(self._buffer[found.value : found.end]).decode("ascii", "replace").strip(" \0")
 
     def _inflate_head(self, chunk: Buffer, scanner: _Scanner) -> Buffer:
         """Inflate step by step until the head is complete; → what was not needed for it."""
@@ -345,7 +368,7 @@ class HeadRewriter:
         for piece in self._inflated(chunk):
             self._buffer += piece
             scanner.scan()
-            if scanner.done or scanner.at > HEAD_MAX:
+            if (scanner.done and self._looked_ahead(last=False)) or scanner.at > HEAD_MAX:
                 break
         return self._inflate.unconsumed_tail
 
@@ -368,8 +391,10 @@ class HeadRewriter:
         assert scanner is not None
         data = bytes(self._buffer[: scanner.at])
         tail = bytes(self._buffer[scanner.at :])
+        self.head = Head(
+            transfer_syntax=self._syntax, data=data, elements=scanner.elements, series_uid=self._series_uid()
+        )
         self._buffer = bytearray()
-        self.head = Head(transfer_syntax=self._syntax, data=data, elements=scanner.elements)
         head = apply(self.head, self._change(self.head))
         meta = bytes(self._meta)
         if self._deflate is None:

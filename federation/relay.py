@@ -10,6 +10,7 @@ from federation.instance import SOP_INSTANCE_UID, InstanceTagger
 from federation.model import Delivery, PartBegin, PartEnd, PartEvent
 from federation.part10 import BadPart10, HeadRewriter, UntaggableSyntax
 
+_UID = re.compile(r"[0-9.]{1,64}")
 _LOCATION = re.compile(r"/series/([0-9.]{1,64})/instances/([0-9.]{1,64})(?:/frames/([0-9,]{1,2000}))?")
 
 #: What a part may call itself towards clients (browsers): anything else is an octet stream.
@@ -36,7 +37,7 @@ PART_TYPES = frozenset(
 )
 _TRANSFER_SYNTAX = re.compile(r";\s*transfer-syntax\s*=\s*\"?([0-9.]{1,64})\"?", re.IGNORECASE)
 
-#: Series and instance UID as far as they are known → the façade's URL of a part.
+#: Series ("" = not known) and instance UID → the façade's URL of a part, "" if it can't be told.
 Locate = Callable[[str, str], str]
 
 
@@ -96,11 +97,15 @@ class DicomRelay:
         head = rewriter.head
         assert head is not None
         sop = head.text(SOP_INSTANCE_UID)
+        if not _UID.fullmatch(sop):
+            raise MemberGarbage("an instance without a UID came")
         if sop in self.seen or (self._expected is not None and len(self._expected) == 1 and sop not in self._expected):
             raise MemberGarbage("an instance came that was not asked for, or twice")
         self.seen.add(sop)
-        named = _LOCATION.search(begin.location)
-        series = named[1] if named is not None and named[2] == sop else ""
+        series = head.series_uid if _UID.fullmatch(head.series_uid) else ""
+        if not series:
+            named = _LOCATION.search(begin.location)
+            series = named[1] if named is not None and named[2] == sop else ""
         return PartBegin(
             content_type=f"application/dicom; transfer-syntax={head.transfer_syntax}",
             location=self._locate(series, sop),

@@ -304,7 +304,8 @@ class Retriever:
             )
 
             def locate(series_uid: str, sop: str) -> str:
-                return links.retrieve_url(site, target.study_uid, target.series_uid or series_uid, sop)
+                series_uid = target.series_uid or series_uid
+                return links.retrieve_url(site, target.study_uid, series_uid, sop) if series_uid else ""
 
             expected = fetch.expected
             if expected is None and target.instance_uid is not None:
