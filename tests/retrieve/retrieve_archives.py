@@ -67,7 +67,7 @@ EXAMS = {"CT": CT, "US": US, "MR": MR}
 def archives() -> Iterator[dict[str, OrthancServer]]:
     """EMETTEUR → its Orthanc, filled; names and paths are such that they would stand out in an answer."""
     servers = {
-        exam.emetteur: OrthancServer(name=f"ZQ-{exam.emetteur}", host=f"127.0.0.{20 + n}", root=f"/zq-{n}/dicom-web")
+        exam.emetteur: OrthancServer(name=f"ZQ-member-{n}", host=f"127.0.0.{20 + n}", root=f"/zq-member-{n}/dicom-web")
         for n, exam in enumerate(EXAMS.values(), 1)
     }
     start_all(list(servers.values()))
