@@ -142,20 +142,28 @@ def _ideograph(c: str) -> bool:
 def narrow(pattern: str, *, ignores_case: bool | None) -> list[str]:
     """Patterns that find the likely spellings, for when the wide ones brought more than a member may give.
 
-    `?` for a letter that may bear an accent, `*` for what may separate names. In capitals, as PACS mostly store
-    names; also with capital initials and as typed where the member may tell cases apart.
+    Without accents, as PACS mostly store names; as typed; and with `?` for a letter that may bear an accent (some
+    members count bytes, so that `?` alone would miss `É`). `*` for what may separate names. In capitals; also with
+    capital initials where the member may tell cases apart.
     """
     first = next((g for g in pattern.split("=") if g.strip("^ ")), pattern)
     if any(_ideograph(c) for c in first):
         return _widened(first, False)
-    spelled = "".join(
+    typed = first.strip().rstrip("^")
+    plain = _loose(c if c.isalnum() or c in "^*?" else "*" for c in fold(typed))
+    masked = _loose(
         c if c in "^*?" or fold(c) in _FIRM or c == "g" else "?" if len(fold(c)) == 1 and c.isalnum() else "*"
-        for c in first.rstrip("^")
+        for c in typed
     )
-    spelled = re.sub(r"\*+", "*", spelled + "*")
-    if ignores_case:
-        return [spelled.upper()]
-    return list(dict.fromkeys([spelled.upper(), _capitalised(spelled), spelled]))
+    patterns = [plain.upper(), _loose(typed), masked.upper()]
+    if not ignores_case:
+        patterns += [_capitalised(plain), _capitalised(masked), masked]
+    return list(dict.fromkeys(patterns))
+
+
+def _loose(letters: Iterable[str]) -> str:
+    """What may follow is left open."""
+    return re.sub(r"\*+", "*", "".join(letters) + "*")
 
 
 def _capitalised(text: str) -> str:
