@@ -21,8 +21,15 @@ from federation.scoping import CRITERION_NOTICE, SearchOptions, has_patient_crit
 from federation.tagging import Links, element, no_bulk, scrub, tag_patient, tag_source
 from registry import Directory, Site
 
-#: What a row must hold so that we can tell whose it is, at the levels below the study.
-_PARENT_TAGS = frozenset({"0020000D", "0020000E"})
+#: What rows below the study return of their parents (PS3.18 §10.6.3.3): members leave it out where a UID names them.
+_OF_STUDY = frozenset(
+    {"00080020", "00080030", "00080050", "00080090", "00100010", "00100020", "00100030", "00100040", "0020000D"}
+    | {"00200010"}
+)
+_OF_SERIES = frozenset({"00080060", "0008103E", "0020000E", "00200011"})
+_PARENTS = {Level.STUDY: frozenset[str](), Level.SERIES: _OF_STUDY, Level.INSTANCE: _OF_STUDY | _OF_SERIES}
+#: What people mean by "all", for members that know no such thing.
+_DESCRIPTIONS = frozenset({"00080070", "00080080", "00081030", "0008103E", "00081090", "00180015"})
 _COUNTED_AT_ONCE = 16
 
 
@@ -113,8 +120,9 @@ class Searcher:
 
     async def _fan_out(self, query: Query, sites: Sequence[Site], directory: Directory) -> list[Outcome[_Found]]:
         include = query.include | IDENTITY_TAGS | {p.partition(".")[0] for p in query.filters} - OURS
-        if query.level is not Level.STUDY:
-            include |= _PARENT_TAGS
+        include |= _PARENTS[query.level]
+        if query.include_all:
+            include |= _DESCRIPTIONS
         asked = replace(query, include=frozenset(include), limit=None, offset=0)
         cap = self._options.member_cap
 
@@ -233,12 +241,20 @@ class Searcher:
                 continue
             if outcome.result.capped:
                 report.note(outcome.site.emetteur, SourceStatus.CAPPED)
-            mine = records[outcome.site.emetteur]
+            mine = {r.raw_patient_id: r for r in records[outcome.site.emetteur]}
             for row in outcome.result.rows:
-                record = next((r for r in mine if r.raw_patient_id == text_of(row, "00100020")), mine[0])
-                if text_of(row, "0020000D") == query.study_uid and matches_row(
-                    row, query.filters, record, self._naming, directory
-                ):
+                if text_of(row, "0020000D") != query.study_uid:
+                    continue
+                if query.series_uid is not None and text_of(row, "0020000E") != query.series_uid:
+                    continue
+                # A row that bears an id of its own is nobody else's, whatever study it came with.
+                record = (
+                    mine.get(text_of(row, "00100020"))
+                    or record_of(row, outcome.site, directory, long_ids=self._naming.long_ids)
+                    if "00100020" in row
+                    else next(iter(mine.values()))
+                )
+                if matches_row(row, query.filters, record, self._naming, directory):
                     hits.append(Hit(record=record, row=row, study_uid=query.study_uid))
         merged = merge(query.level, hits, directory, {query.study_uid: list(identity.records)})
         return await self._answer(requester, query, links, merged, report)

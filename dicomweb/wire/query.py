@@ -218,7 +218,9 @@ def for_member(
 ) -> str:
     """A query string for a member, percent-encoded where it must be."""
     items = [(path, value) for path, value in filters.items()]
-    items += [("includefield", "all")] if include_all else [("includefield", tag) for tag in include]
+    if include_all:
+        items.append(("includefield", "all"))  # some members don't know it: what we need is named all the same
+    items += [("includefield", tag) for tag in include]
     items += [("limit", str(limit))]
     if offset:
         items.append(("offset", str(offset)))
