@@ -21,7 +21,7 @@ class Gate:
         main = identity.main
         return Exam(
             study_uid=study_uid,
-            origin=main.origin,
+            origin=identity.origin,
             patient_id=self._naming.patient_id(main),
             ids=frozenset([*identity.ids, *(r.own_id for r in identity.records if r.raw_patient_id)]),
             holders=tuple({r.holder.emetteur: r.holder for r in identity.records}.values()),

@@ -66,7 +66,11 @@ class Identity:
 
     @property
     def origin(self) -> Site:
-        return self.main.origin
+        """The site that made the study: where a copy names another than its holder, that one."""
+        named = [r.origin for r in self.records if r.origin.emetteur != r.holder.emetteur]
+        if not named or any(site.emetteur == self.main.origin.emetteur for site in named):
+            return self.main.origin
+        return named[0]
 
     @property
     def ids(self) -> tuple[Id, ...]:
