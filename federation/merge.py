@@ -106,12 +106,17 @@ def _union(hits: Sequence[Hit]) -> Attributes:
 def ordered(level: Level, rows: Iterable[Merged]) -> list[Merged]:
     """Studies newest first, undated last; series and instances by number, unnumbered last; UIDs decide ties."""
     if level is Level.STUDY:
-        items = sorted(rows, key=lambda m: (m.uid, m.holders[0].emetteur))
+        items = sorted(rows, key=_tie)
         items.sort(key=lambda m: _time(m.row), reverse=True)
         items.sort(key=lambda m: text_of(m.row, "00080020"), reverse=True)
         return items
     number = "00200011" if level is Level.SERIES else "00200013"
-    return sorted(rows, key=lambda m: (*_number(m.row, number), m.uid, m.holders[0].emetteur))
+    return sorted(rows, key=lambda m: (*_number(m.row, number), *_tie(m)))
+
+
+def _tie(m: Merged) -> tuple[str, ...]:
+    """No two rows are alike in all of these, so that the order is the same whoever answers first."""
+    return (m.uid, m.holders[0].emetteur, m.study_uid, m.hits[0].record.raw_patient_id)
 
 
 def _time(row: Attributes) -> str:
