@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Iterable
 
 from consent import Access, Event, EventKind, EventOutcome, Exam, Requester, utc_now
@@ -11,11 +13,19 @@ from federation.locate import Location
 from federation.model import Scope
 from registry import Site
 
+_log = logging.getLogger(__name__)
+
 
 class Gate:
     def __init__(self, access: Access, naming: Naming) -> None:
         self._access = access
         self._naming = naming
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def aclose(self) -> None:
+        """Wait for the traces that nobody waited for."""
+        if self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
 
     def exam(self, study_uid: str, identity: Identity) -> Exam:
         main = identity.main
@@ -89,3 +99,30 @@ class Gate:
             await self._access.cover(event)
         else:
             await self._access.trace(event)
+
+    def trace_later(
+        self,
+        kind: EventKind,
+        requester: Requester,
+        scope: Scope,
+        study_uid: str,
+        identity: Identity,
+        request_id: str,
+        *,
+        outcome: EventOutcome = EventOutcome.SUCCESS,
+        detail: dict[str, str | int | float] | None = None,
+    ) -> None:
+        """For what showed nothing, or was traced when it began: nobody waits for it."""
+        holders = tuple(r.holder for r in identity.records)
+        task = asyncio.ensure_future(
+            self.trace_access(
+                kind, requester, scope, study_uid, identity, holders, request_id, outcome=outcome, detail=detail
+            )
+        )
+        self._background.add(task)
+        task.add_done_callback(self._traced)
+
+    def _traced(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("the end of a transfer, or a refusal, could not be traced: %s", type(task.exception()).__name__)

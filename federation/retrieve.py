@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from consent import EventKind, EventOutcome, Requester
 from federation.copies import Copies
@@ -28,20 +27,18 @@ from federation.errors import (
     SourcesUnavailable,
 )
 from federation.gate import Gate
-from federation.health import BreakerState
 from federation.identity import Identity, Naming, instance_identity, origin_code, record_of, text_of
 from federation.instance import InstanceTagger
-from federation.locate import Location, Locator
+from federation.locate import Locator
 from federation.members import Members, is_illness
 from federation.model import Accept, Attributes, Deadline, Delivery, Form, Level, Member, PartEvent, Scope, Target
-from federation.plan import Fetch, missing_series, plan
+from federation.plan import Fetch
+from federation.prepare import Located, Preparer
 from federation.relay import BodyRelay, DicomRelay
 from federation.report import Report
-from federation.scoping import sites_in
 from federation.tagging import Links, scrub, tag_patient, tag_source
 from registry import Site
 
-_log = logging.getLogger(__name__)
 EXPLICIT = "1.2.840.10008.1.2.1"
 
 
@@ -62,51 +59,20 @@ class Metadata:
     complete: bool
 
 
-@dataclass(slots=True, kw_only=True)
-class _Located:
-    """A study that may be shown, and how it is to be fetched."""
-
-    location: Location
-    identity: Identity
-    holders: tuple[Site, ...]
-    fetches: list[Fetch]
-    complete: bool
-    also: set[str] = field(default_factory=set)  # PatientIDs of instances that bear another than the study's
-
-    @property
-    def report(self) -> Report:
-        return self.location.report
-
-    def leave_out(self, fetches: Sequence[Fetch]) -> None:
-        """These can't be had now. The answer is no longer complete, and says so."""
-        if not fetches:
-            return
-        self.complete = False
-        number = sum(len(f.expected or ()) for f in fetches)
-        holders = ", ".join(sorted({s.emetteur for f in fetches for s in f.candidates}))
-        self.report.notices.append(f"{number} instances that {holders} had can't be had now: this is not all")
-
-
 class Retriever:
     def __init__(self, members: Members, locator: Locator, copies: Copies, gate: Gate, naming: Naming) -> None:
         self._members = members
         self._locator = locator
-        self._copies = copies
         self._gate = gate
         self._naming = naming
-        self._background: set[asyncio.Task[None]] = set()
-
-    async def aclose(self) -> None:
-        """Wait for the traces of ended transfers."""
-        if self._background:
-            await asyncio.gather(*self._background, return_exceptions=True)
+        self._preparer = Preparer(members, locator, copies, gate)
 
     # Whole bodies -----------------------------------------------------------------------------------------------
 
     async def metadata(
         self, requester: Requester, scope: Scope, target: Target, links: Links, *, request_id: str
     ) -> Metadata:
-        located = await self._locate(requester, scope, target, request_id)
+        located = await self._preparer.prepare(requester, scope, target, request_id)
         trace = self._started(EventKind.ACCESSED, requester, scope, located, request_id)
         failures: list[MemberError] = []
         try:
@@ -135,7 +101,7 @@ class Retriever:
         return Metadata(rows=list(rows.values()), report=located.report, complete=located.complete)
 
     async def _fetch_metadata(
-        self, fetch: Fetch, located: _Located, failures: list[MemberError]
+        self, fetch: Fetch, located: Located, failures: list[MemberError]
     ) -> tuple[Site, list[Attributes]] | None:
         """→ (the holder that gave it, its answer), or None, and why in `failures`."""
 
@@ -155,7 +121,7 @@ class Retriever:
         return None
 
     def _tagged(
-        self, attributes: Attributes, requester: Requester, site: Site, located: _Located, links: Links
+        self, attributes: Attributes, requester: Requester, site: Site, located: Located, links: Links
     ) -> Attributes:
         directory = self._members.directory()
         study_uid = located.location.study_uid
@@ -186,7 +152,7 @@ class Retriever:
         self, requester: Requester, scope: Scope, target: Target, accept: Accept, links: Links, *, request_id: str
     ) -> AsyncIterator[Retrieval]:
         """Everything that can be refused is refused on entry. Leaving closes the member's connection."""
-        located = await self._locate(requester, scope, target, request_id)
+        located = await self._preparer.prepare(requester, scope, target, request_id)
         kind = EventKind.TRANSFER_BEGUN if target.form is Form.DICOM else EventKind.ACCESSED
         trace = self._started(kind, requester, scope, located, request_id)
         outcome = EventOutcome.FAILURE
@@ -332,61 +298,7 @@ class Retriever:
 
     # Which, whose, and what became of it ------------------------------------------------------------------------
 
-    async def _locate(self, requester: Requester, scope: Scope, target: Target, request_id: str) -> _Located:
-        sites = sites_in(scope, self._members.directory())
-        hurried = target.form not in (Form.DICOM, Form.METADATA)
-        location = await self._locator.locate(sites, target.study_uid, hurried=hurried)
-        report = location.report
-        identity = self._gate.one_person(requester, location)
-        if identity is None:
-            if report.none_answered:
-                raise SourcesUnavailable("None of the sources answered.", report=report)
-            raise NotFound("There is no such study, or it can't be shown.", report=report)
-        answering = {h.holder.emetteur for h in location.hits}
-        holders = tuple(
-            {r.holder.emetteur: r.holder for r in identity.records if r.holder.emetteur in answering}.values()
-        )
-        holders = tuple(sorted(holders, key=lambda s: self._members.breaker(s).state is BreakerState.OPEN))
-        if target.holder is not None:
-            holders = tuple(s for s in holders if s.emetteur == target.holder)
-            if not holders:
-                raise NotFound("There is no such bulk data.", report=report)
-        fetches = [Fetch(target=target, candidates=holders)]
-        complete = True
-        if target.form in (Form.DICOM, Form.METADATA):
-            fetches, complete = await self._plan(target, identity, location, holders)
-        return _Located(location=location, identity=identity, holders=holders, fetches=fetches, complete=complete)
-
-    async def _plan(
-        self, target: Target, identity: Identity, location: Location, holders: tuple[Site, ...]
-    ) -> tuple[list[Fetch], bool]:
-        """→ (the requests to make, whether they bring all that is known to exist)."""
-        uid = target.study_uid
-        silent = {r.holder.emetteur for r in identity.records} - {s.emetteur for s in holders}
-        remembered = {e: series for e in silent & location.silent if (series := self._copies.series_at(uid, e))}
-        if len(holders) == 1 and not remembered:
-            return [Fetch(target=target, candidates=holders)], True
-        inventory = await self._locator.inventory(uid, holders)
-        for source in inventory.report.failed:
-            location.report.note(source.emetteur, source.status, source.elapsed_s)
-            if series := self._copies.series_at(uid, source.emetteur):
-                remembered[source.emetteur] = series
-        contents = inventory.contents
-        self._copies.learn(uid, identity, {e: frozenset(c.values()) for e, c in contents.items()})
-        fetches = plan(target, contents, holders)
-        if not fetches:
-            if contents and not inventory.report.failed:
-                raise NotFound("There is no such series or instance, or it can't be shown.", report=location.report)
-            fetches = [Fetch(target=target, candidates=holders)]
-        missing = missing_series(target, contents, remembered)
-        if missing and target.instance_uid is None:
-            location.report.notices.append(
-                f"{len(missing)} series that {', '.join(sorted(remembered))} had can't be had now: this is not all"
-            )
-            return fetches, False
-        return fetches, True
-
-    def _stranger(self, requester: Requester, located: _Located) -> Callable[[Identity], None]:
+    def _stranger(self, requester: Requester, located: Located) -> Callable[[Identity], None]:
         """An instance that bears another id than its study must be permitted by itself."""
 
         def check(identity: Identity) -> None:
@@ -397,7 +309,7 @@ class Retriever:
         return check
 
     def _started(
-        self, kind: EventKind, requester: Requester, scope: Scope, located: _Located, request_id: str
+        self, kind: EventKind, requester: Requester, scope: Scope, located: Located, request_id: str
     ) -> asyncio.Task[None]:
         """The trace becomes durable while the holder is opened; no byte passes before it is."""
         return asyncio.ensure_future(
@@ -407,42 +319,15 @@ class Retriever:
         )
 
     def _ended(
-        self, requester: Requester, scope: Scope, located: _Located, request_id: str, outcome: EventOutcome
+        self, requester: Requester, scope: Scope, located: Located, request_id: str, outcome: EventOutcome
     ) -> None:
         uid, identity = located.location.study_uid, located.identity
         detail: dict[str, str | int | float] = {"also": " ".join(sorted(located.also))} if located.also else {}
-        self._trace_later(
+        self._gate.trace_later(
             EventKind.TRANSFERRED, requester, scope, uid, identity, request_id, outcome=outcome, detail=detail
         )
 
-    def _trace_later(
-        self,
-        kind: EventKind,
-        requester: Requester,
-        scope: Scope,
-        study_uid: str,
-        identity: Identity,
-        request_id: str,
-        *,
-        outcome: EventOutcome = EventOutcome.SUCCESS,
-        detail: dict[str, str | int | float] | None = None,
-    ) -> None:
-        """For what showed nothing, or was traced when it began: nobody waits for it."""
-        holders = tuple(r.holder for r in identity.records)
-        task = asyncio.ensure_future(
-            self._gate.trace_access(
-                kind, requester, scope, study_uid, identity, holders, request_id, outcome=outcome, detail=detail
-            )
-        )
-        self._background.add(task)
-        task.add_done_callback(self._traced)
-
-    def _traced(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("the end of a transfer, or a refusal, could not be traced: %s", type(task.exception()).__name__)
-
-    def _failed(self, site: Site, error: MemberError, located: _Located, failures: list[MemberError]) -> None:
+    def _failed(self, site: Site, error: MemberError, located: Located, failures: list[MemberError]) -> None:
         failures.append(error)
         located.report.note(site.emetteur, error.status)
         if isinstance(error, MemberNotFound):
@@ -474,7 +359,7 @@ class _Job:
     """What all the fetches of one retrieval share."""
 
     requester: Requester
-    located: _Located
+    located: Located
     accept: Accept
     links: Links
 

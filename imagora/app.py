@@ -136,7 +136,7 @@ async def running(
             ),
         )
         retriever = Retriever(members, locator, copies, gate, naming)
-        stack.push_async_callback(retriever.aclose)
+        stack.push_async_callback(gate.aclose)
         server = Server(
             database=database,
             registry=registry,
