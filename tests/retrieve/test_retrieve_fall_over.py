@@ -125,7 +125,7 @@ def holders() -> Iterator[tuple[Holder, Holder]]:
 def server(holders: tuple[Holder, Holder], serve_module) -> Serving:
     first, second = holders
     members = {"csrom41200": first.url, "cpsax18000": second.url}
-    serving: Serving = serve_module(members, search={"deadline_s": 0.7, "breaker_failures": 1000})
+    serving: Serving = serve_module(members, search={"deadline_s": 1.0, "breaker_failures": 1000})
     return serving
 
 
@@ -147,7 +147,7 @@ def test_next_holder_gives_it_and_the_answer_names_the_first(
     first.deliver = deliver
     started = time.monotonic()
     seen = wire.get(server.dicomweb(), f"/studies/{UID}", MULTIPART)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 5
     assert seen.status == 200
     assert seen.ended
     # The same but for the URLs of the parts: they lead to the holder that gave it.
@@ -259,14 +259,14 @@ def test_holder_that_was_skipped_is_asked_last(serve) -> None:
     """An open breaker costs no time: the study comes from the other holder at once."""
     with Holder(STUDY) as first, Holder(STUDY) as second:
         members = {"csrom41200": first.url, "cpsax18000": second.url}
-        server = serve(members, search={"deadline_s": 0.5, "breaker_failures": 1, "breaker_open_s": 60})
+        server = serve(members, search={"deadline_s": 2.0, "breaker_failures": 1, "breaker_open_s": 60})
         assert wire.get(server.dicomweb(), f"/studies/{UID}", MULTIPART).ended
         first.deliver = never
         wire.get(server.dicomweb(), f"/studies/{UID}", MULTIPART)
         asked = len(first.retrieves())
         started = time.monotonic()
         seen = wire.get(server.dicomweb(), f"/studies/{UID}", MULTIPART)
-        assert time.monotonic() - started < 0.4
+        assert time.monotonic() - started < 1.5
         assert seen.ended
         assert len(seen.parts) == 2
         assert len(first.retrieves()) == asked

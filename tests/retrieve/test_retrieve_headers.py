@@ -15,7 +15,8 @@ from imagora_demo import exams
 from retrieve_member import Holder, delivering, giving
 from support.serving import Serving
 
-STUDY = exams.study(seed="headers", rows=16, columns=16)
+IPP = "IPP-ZQ-77"
+STUDY = exams.study(seed="headers", patient_id=IPP, rows=16, columns=16)
 UID = exams.uid("headers", "study")
 VIEWER = "https://viewer.example"
 ISOLATION = {
@@ -47,8 +48,8 @@ def requests_of_every_kind(server: Serving, holder: Holder) -> dict[str, tuple[s
     instance = f"{server.dicomweb()}/studies/{study}/series/{series}/instances/{sop}"
     rom = server.dicomweb("/sites/csrom41200")
     return {
-        "rows": ("GET", f"{server.dicomweb()}/studies?PatientID=4547", {}, 200),
-        "no rows": ("GET", f"{rom}/studies?PatientID=1", {}, 204),
+        "rows": ("GET", f"{server.dicomweb()}/studies?PatientID={IPP}", {}, 200),
+        "no rows": ("GET", f"{rom}/studies?PatientID=1&StudyInstanceUID=1.2.3", {}, 204),
         "a study": ("GET", f"{server.dicomweb()}/studies/{UID}", {}, 200),
         "one part": ("GET", instance, {"Accept": "application/dicom"}, 200),
         "metadata": ("GET", f"{instance}/metadata", {}, 200),
@@ -148,7 +149,7 @@ def test_metrics_need_their_token(server: Serving, monkeypatch: pytest.MonkeyPat
     assert 'imagora_member_calls_total{emetteur="csrom41200",operation="retrieve-dicom",status="ok"}' in text
     assert 'imagora_member_breaker{emetteur="cpsax18000",state=' in text
     assert 'route="/dicom-web/studies/{study}",status="200"' in text
-    for secret in (UID, "4547", "DUPONT", "127.0.0.1", str(holder.peer._port)):
+    for secret in (UID, IPP, "DUPONT", "127.0.0.1", f":{holder.peer._port}"):
         assert secret not in text
 
 
