@@ -8,6 +8,7 @@ from support.values import BLOIS, DIRECTORY, ORLEANS, ROMORANTIN, SITES, TOURS, 
 
 from federation.copies import Copies, Copy
 from federation.identity import Id, Identity, Naming, Record, group, qualify
+from registry import Site
 
 MARIE = {"name": "DUPONT^MARIE", "birth_date": "19600512", "sex": "F"}
 QUALIFIED = Naming(qualified=True, issuer="IMAGORA")
@@ -114,10 +115,10 @@ _holders = st.lists(
 
 
 @given(_holders, st.data())
-def test_the_patient_s_id_is_the_same_whoever_is_down(holders: list[tuple[object, str]], data: st.DataObject) -> None:
+def test_the_patient_s_id_is_the_same_whoever_is_down(holders: list[tuple[Site, str]], data: st.DataObject) -> None:
     """As long as one holder of the study answers, and all have been seen together once."""
     records = [
-        record("O1@ch-orleans_45" if how == "copy" and site is not ORLEANS else f"id{site.number}", site, **MARIE)  # type: ignore[attr-defined,arg-type]
+        record("O1@ch-orleans_45" if how == "copy" and site is not ORLEANS else f"id{site.number}", site, **MARIE)
         for site, how in holders
     ]
     (identity,) = group(records, DIRECTORY)
