@@ -69,7 +69,8 @@ class Serving:
 @contextmanager
 def serving(settings: Settings, database_url: str, *, policy: Policy | None = None) -> Iterator[Serving]:
     """Seed the registry (an empty, migrated database) from the settings and serve on a free port."""
-    with socket.socket() as listener:
+    # asyncio spares answers the wait for a delayed acknowledgement only where the protocol is named.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(256)
         port = listener.getsockname()[1]
