@@ -271,14 +271,14 @@ class _Delivery:
                 # RFC 9112 §6.3: it ends where the connection does, so one that is cut looks whole.
                 raise MemberCannot("a single body without a length: whether it is whole can't be told")
             yield [PartBegin(content_type=self._content_type)]
-            async for chunk in self._chunks():
-                yield [chunk]
+            async for chunks in self._chunks():
+                yield chunks
             yield [PART_END]
             return
         try:
             reader = MultipartReader(self._boundary)
-            async for chunk in self._chunks():
-                events = reader.feed(chunk)
+            async for chunks in self._chunks():
+                events = [event for chunk in chunks for event in reader.feed(chunk)]
                 if events:
                     yield events
                 if reader.complete:
@@ -288,14 +288,24 @@ class _Delivery:
         # Some servers send neither a length nor chunks: only the closing boundary proves completeness.
         raise MemberUnreachable("the body ended without its closing boundary")
 
-    async def _chunks(self) -> AsyncIterator[Buffer]:
+    async def _chunks(self) -> AsyncIterator[list[Buffer]]:
+        """All that has come, in the pieces that the network made: copying them into one takes longer than relaying."""
         content = self._response.content
+        # HTTP chunks may be tiny. They are better copied than handled one by one.
+        framed = "Transfer-Encoding" in self._response.headers
+        taken = 0
         while True:
+            chunks: list[Buffer] = []
             with self._translated():
-                chunk = await content.readany()
-            if not chunk:
+                while not chunks or taken < content.total_bytes:
+                    chunk = await content.readany() if framed else (await content.readchunk())[0]
+                    if not chunk:
+                        break
+                    chunks.append(chunk)
+                    taken += len(chunk)
+            if not chunks:
                 return
-            yield chunk
+            yield chunks
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> bytes:
