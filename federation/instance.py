@@ -16,6 +16,8 @@ from registry import Directory, Site
 
 _CHARACTER_SET = 0x0008_0005
 _INSTITUTION_NAME = 0x0008_0080
+#: What some PACS write into the objects that they keep: where those are to be had from them.
+_HOLDERS_OWN = (0x0008_0054, 0x0008_1190)
 _INSTITUTION_CODE = 0x0008_0082
 _NAME, _PATIENT_ID, _ISSUER, _QUALIFIERS = 0x0010_0010, 0x0010_0020, 0x0010_0021, 0x0010_0024
 _BIRTH_DATE, _SEX, _OTHER_IDS = 0x0010_0030, 0x0010_0040, 0x0010_1002
@@ -73,7 +75,8 @@ class InstanceTagger:
         identity = self._whose(head, encodings, others)
         main = identity.main
         patient_id = self._naming.patient_id(main)
-        changes: Changes = {_PATIENT_ID: encode_element(_PATIENT_ID, "LO", _encode_own(patient_id, encodings))}
+        changes: Changes = dict.fromkeys(_HOLDERS_OWN)
+        changes[_PATIENT_ID] = encode_element(_PATIENT_ID, "LO", _encode_own(patient_id, encodings))
         if patient_id:
             changes[_ISSUER] = encode_element(_ISSUER, "LO", _encode(self._naming.issuer_of(main), encodings))
             oid = self._naming.issuer_oid(main)
