@@ -9,7 +9,7 @@ import statistics
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -33,10 +33,11 @@ from imagora_bench.processes import (
     write_settings,
 )
 from imagora_bench.ratios import Row, compare, interleave
+from registry.embedded import Lease
 
 JSON = "application/dicom+json"
-DICOM = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 #: The same string as Imagora sends to a member for it, so that all routes ask Orthanc the same.
+DICOM = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 FOLDER, SLUG = "Bench", "bench"
 RELAY = "bench-relay"
 MEMORY_TARGET = 32 << 20
@@ -46,7 +47,7 @@ MEMORY_TARGET = 32 << 20
 class Plan:
     """How much of everything. `relay_bytes` is the size of the study whose relaying must not take memory."""
 
-    rounds: int = 11
+    rounds: int = 21
     studies: int = 401
     instances: int = 300
     relay_bytes: int = 2 << 30
@@ -74,6 +75,9 @@ class Bench:
         with ExitStack() as stack:
             port = free_port()
             relayed = self.plan.relay_bytes // member.INSTANCE_BYTES
+            lease = Lease(self.folder / "state")
+            lease.acquire()  # one PostgreSQL for all the servers that come and go
+            stack.callback(lease.release)
             self._member = stack.enter_context(Child("member", python("member", port, relayed), self.folder))
             self._member.wait_ready(port)
             self._member_url = f"http://127.0.0.1:{port}"
@@ -149,7 +153,7 @@ class Bench:
             most=1.3,
             unit=times,
         )
-        row.measured["imagora_cpu_s"] = spent
+        row.measured["cpu_s"] = {"Imagora": spent}
         return row
 
     def _search_time(self, url: str, times: int) -> float:
@@ -164,22 +168,24 @@ class Bench:
     def study(self) -> list[Row]:
         orthanc = self.orthancs[HEAVY]
         with ExitStack() as stack:
-            pids = {"imagora": stack.enter_context(self.imagora()), "orthanc": orthanc.pid}
+            ours = {
+                "Imagora": stack.enter_context(self.imagora()),
+                "Orthanc": orthanc.pid,
+                "client": self.sink.process.pid,
+            }
             path = f"/dicom-web/studies/{CT_UID}"
             urls = {"imagora": self.url + path, "direct": orthanc.url + path}
             if (program := nginx_program()) is not None:
                 port = free_port()
                 nginx = stack.enter_context(start_nginx(program, self.folder, port=port, upstream=orthanc.url))
                 nginx.wait_ready(port)
-                pids["nginx"] = nginx.process.pid
                 urls["nginx"] = f"http://127.0.0.1:{port}{path}"
             self._same_pixels(urls)
             megabytes = self.plan.instances * member.INSTANCE_BYTES / 1e6
             self.tell(f"study retrieve, {megabytes:.0f} MB")
-            spent: dict[str, list[float]] = {name: [] for name in ("imagora", "nginx", "orthanc")}
-            runs = {name: self._timed(url, pids, spent if name == "imagora" else {}) for name, url in urls.items()}
-            if "nginx" in urls:
-                runs["nginx"] = self._timed(urls["nginx"], {"nginx": pids["nginx"]}, spent)
+            runs = {name: partial(self._retrieve, url) for name, url in urls.items()}
+            spent: dict[str, list[float]] = {name: [] for name in ours}
+            runs["imagora"] = partial(self._counted, runs["imagora"], ours, spent)
             seconds = interleave(runs, self.plan.rounds)
         what = f"Study retrieve, {self.plan.instances} CT, {megabytes:.0f} MB, re-tagged"
         rows = [compare(f"{what}, against Orthanc directly", seconds["imagora"], seconds["direct"], most=1.25)]
@@ -192,7 +198,7 @@ class Bench:
                     "nginx before Orthanc, against Orthanc directly", seconds["nginx"], seconds["direct"], most=None
                 )
             )
-        rows[0].measured["cpu_s"] = {name: statistics.median(values) for name, values in spent.items() if values}
+        rows[0].measured["cpu_s"] = {name: statistics.median(values) for name, values in spent.items()}
         return rows
 
     def _same_pixels(self, urls: dict[str, str]) -> None:
@@ -204,15 +210,17 @@ class Bench:
         if any(f != found["direct"] or f["parts"] != self.plan.instances for f in found.values()):
             raise BenchError(f"the routes do not bring the same pixels: {found}")
 
-    def _timed(self, url: str, pids: dict[str, int], spent: dict[str, list[float]]) -> Callable[[], float]:
-        def run() -> float:
-            before = {name: cpu_s(pid) for name, pid in pids.items() if name in spent}
-            seconds: float = self.sink.ask({"do": "stream", "url": url, "accept": DICOM})["seconds"]
-            for name, began in before.items():
-                spent[name].append(cpu_s(pids[name]) - began)
-            return seconds
+    def _retrieve(self, url: str) -> float:
+        seconds: float = self.sink.ask({"do": "stream", "url": url, "accept": DICOM})["seconds"]
+        return seconds
 
-        return run
+    def _counted(self, run: Callable[[], float], pids: Mapping[str, int], spent: Mapping[str, list[float]]) -> float:
+        """`run`; `spent` is told the processor seconds of `pids` meanwhile."""
+        before = {name: cpu_s(pid) for name, pid in pids.items()}
+        seconds = run()
+        for name, pid in pids.items():
+            spent[name].append(cpu_s(pid) - before[name])
+        return seconds
 
     # Memory -----------------------------------------------------------------------------------------------------
 
