@@ -168,9 +168,9 @@ class DicomWebMember:
             if len(rows) >= limit or not says_more or not fresh:
                 return MemberRows(rows=rows[:limit], more=says_more or len(rows) > limit)
 
-    async def metadata(self, target: Target, *, deadline: Deadline) -> list[Attributes]:
-        rows, _ = await self._json(f"{_resource_path(target)}/metadata", deadline, self._options.metadata_cap)
-        return rows
+    async def metadata(self, target: Target, *, deadline: Deadline) -> MemberRows:
+        rows, more = await self._json(f"{_resource_path(target)}/metadata", deadline, self._options.metadata_cap)
+        return MemberRows(rows=rows, more=more)
 
     async def _json(self, path: str, deadline: Deadline, cap: int) -> tuple[list[Attributes], bool]:
         """→ (data sets, whether the member says that it has more of them)."""
@@ -183,7 +183,7 @@ class DicomWebMember:
                         raw = await _read(response, cap)
                 except TimeoutError:
                     raise MemberTimeout(f"{self.site.emetteur}: the answer's body took too long") from None
-            more = any(_MORE.search(w) for w in response.headers.getall("Warning", ()))
+            more = response.status == 206 or any(_MORE.search(w) for w in response.headers.getall("Warning", ()))
             charset = parse_content_type(response.headers.get("Content-Type", "")).parameters.get("charset", "")
             return data_sets(raw, charset), more
 
@@ -260,7 +260,9 @@ class _Delivery:
         content_type = parse_content_type(response.headers.get("Content-Type", ""))
         self.multipart = content_type.media_type == "multipart/related"
         self._content_type = response.headers.get("Content-Type", "application/octet-stream")
-        self.media_type = content_type.parameters.get("type", "").lower() if self.multipart else content_type.media_type
+        named = content_type.parameters.get("type", "").lower() if self.multipart else content_type.media_type
+        self.media_type = named.partition(";")[0].strip()  # Orthanc puts the transfer syntax into the type
+        self.partial = response.status == 206
         self._boundary = content_type.parameters.get("boundary", "").encode("latin-1", "replace")
         self._response = response
         self._translated = translated

@@ -157,10 +157,12 @@ PartEvent = PartBegin | PartEnd | Buffer
 
 class Delivery(Protocol):
     """An open transfer. `events` yields batches in stream order and ends only if the body was complete:
-    a body that breaks off raises `MemberError`. `multipart` False = the member sent a single body."""
+    a body that breaks off raises `MemberError`. `multipart` False = the member sent a single body. `partial` = the
+    member itself says that this is not all that there is (206)."""
 
     media_type: str
     multipart: bool
+    partial: bool
 
     def events(self) -> AsyncIterator[Sequence[PartEvent]]: ...
 
@@ -174,7 +176,9 @@ class Member(Protocol):
         """At most `limit` rows (offset and page are the engine's business)."""
         ...
 
-    async def metadata(self, target: Target, *, deadline: Deadline) -> list[Attributes]: ...
+    async def metadata(self, target: Target, *, deadline: Deadline) -> MemberRows:
+        """`more` = the member itself says that this is not all."""
+        ...
 
     def retrieve(self, target: Target, accept: Accept, *, deadline: Deadline) -> AbstractAsyncContextManager[Delivery]:
         """`deadline` is for the answer's head; the body has an idle limit of the client's own."""

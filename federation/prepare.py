@@ -35,6 +35,11 @@ class Located:
     def report(self) -> Report:
         return self.location.report
 
+    def given_in_part(self, site: Site) -> None:
+        """A holder, whose word is all that is known of what there is, says that it does not give all."""
+        self.complete = False
+        self.report.notices.append(f"{site.emetteur} says that some of it can't be had there now: this is not all")
+
     def leave_out(self, fetches: Sequence[Fetch]) -> None:
         """These can't be had now. The answer is no longer complete, and says so."""
         if not fetches:

@@ -31,7 +31,19 @@ from federation.identity import Identity, Naming, instance_identity, origin_code
 from federation.instance import InstanceTagger
 from federation.locate import Locator
 from federation.members import Members, is_illness
-from federation.model import Accept, Attributes, Deadline, Delivery, Form, Level, Member, PartEvent, Scope, Target
+from federation.model import (
+    Accept,
+    Attributes,
+    Deadline,
+    Delivery,
+    Form,
+    Level,
+    Member,
+    MemberRows,
+    PartEvent,
+    Scope,
+    Target,
+)
 from federation.plan import Fetch
 from federation.prepare import Located, Preparer
 from federation.relay import BodyRelay, DicomRelay
@@ -105,18 +117,21 @@ class Retriever:
     ) -> tuple[Site, list[Attributes]] | None:
         """→ (the holder that gave it, its answer), or None, and why in `failures`."""
 
-        async def call(member: Member, deadline: Deadline) -> list[Attributes]:
-            rows = await member.metadata(fetch.target, deadline=deadline)
+        async def call(member: Member, deadline: Deadline) -> MemberRows:
+            answer = await member.metadata(fetch.target, deadline=deadline)
+            rows = answer.rows
             if not rows:
                 raise MemberNotFound(f"{member.site.emetteur}: no metadata")
             if not (fetch.expected or frozenset()) <= {text_of(row, "00080018") for row in rows}:
                 raise MemberGarbage(f"{member.site.emetteur}: not all of the instances that it said to have")
-            return rows
+            return answer
 
         for site in fetch.candidates:
             outcome = (await self._members.ask([site], "metadata", call, of_object=True))[0]
             if not isinstance(outcome.result, MemberError):
-                return site, outcome.result
+                if outcome.result.more and fetch.expected is None:
+                    located.given_in_part(site)
+                return site, outcome.result.rows
             self._failed(site, outcome.result, located, failures)
         return None
 
@@ -231,6 +246,8 @@ class Retriever:
     @contextlib.asynccontextmanager
     async def _attempt(self, site: Site, fetch: Fetch, accept: Accept, job: _Job) -> AsyncIterator[_Opened]:
         async with self._members.open(site, fetch.target, accept) as delivery:
+            if delivery.partial and fetch.expected is not None:
+                raise MemberGarbage(f"{site.emetteur}: only a part of what it said to have")
             events = self._relay(delivery, fetch, site, job)
             async with contextlib.aclosing(events):
                 try:
@@ -240,6 +257,8 @@ class Retriever:
                     raise MemberTimeout(f"{site.emetteur}: no first part within its deadline") from None
                 # The member is well: others must not wait for the end of a long transfer to learn it.
                 self._members.breaker(site).succeeded()
+                if delivery.partial:
+                    job.located.given_in_part(site)
                 async with contextlib.aclosing(self._watched(site, head, events)) as watched:
                     yield _Opened(multipart=delivery.multipart, events=watched)
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from federation.errors import MemberUnreachable
-from federation.model import Accept, Attributes, Deadline, Delivery, MemberRows, Query, Target
+from federation.model import Accept, Deadline, Delivery, MemberRows, Query, Target
 from registry import Site
 
 
@@ -22,7 +22,7 @@ class UnspokenMember:
     async def search(self, query: Query, *, limit: int, deadline: Deadline) -> MemberRows:
         raise self._refuse()
 
-    async def metadata(self, target: Target, *, deadline: Deadline) -> list[Attributes]:
+    async def metadata(self, target: Target, *, deadline: Deadline) -> MemberRows:
         raise self._refuse()
 
     @contextlib.asynccontextmanager

@@ -130,7 +130,8 @@ class Images:
         frames: int | None = None
         async with self._asking.about("metadata", Result.FAILED, "viewers could not open its exams"):
             asked = time.monotonic()
-            data_sets = await self._asking.member.metadata(target, deadline=Deadline(self._asking.deadline_s))
+            answer = await self._asking.member.metadata(target, deadline=Deadline(self._asking.deadline_s))
+            data_sets = answer.rows
             elapsed_s = time.monotonic() - asked
             if [text_of(d, INSTANCE_UID) for d in data_sets] != [target.instance_uid]:
                 note("metadata", Result.FAILED, "is not that of the one instance asked for")
