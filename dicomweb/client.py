@@ -354,7 +354,7 @@ def _loads_in(raw: bytes, charset: str) -> Any:
 
 
 def _check(item: Any) -> None:
-    """Tags → objects with list values: what the engine relies on. Null values are dropped."""
+    """Tags → objects with list values, UIDs without padding: what the engine relies on. Null values are dropped."""
     if not isinstance(item, dict):
         raise MemberGarbage("not a data set")
     for tag, content in list(item.items()):
@@ -373,6 +373,8 @@ def _check(item: Any) -> None:
             for nested in values:
                 if nested is not None:
                     _check(nested)
+        elif content.get("vr") == "UI":
+            content["Value"] = [v.strip(" \0") if isinstance(v, str) else v for v in values]
 
 
 def _refusal(emetteur: str, status: int) -> MemberError:

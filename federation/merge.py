@@ -108,7 +108,7 @@ def ordered(level: Level, rows: Iterable[Merged]) -> list[Merged]:
     if level is Level.STUDY:
         items = sorted(rows, key=_tie)
         items.sort(key=lambda m: _time(m.row), reverse=True)
-        items.sort(key=lambda m: text_of(m.row, "00080020"), reverse=True)
+        items.sort(key=lambda m: _date(m.row), reverse=True)
         return items
     number = "00200011" if level is Level.SERIES else "00200013"
     return sorted(rows, key=lambda m: (*_number(m.row, number), *_tie(m)))
@@ -119,8 +119,17 @@ def _tie(m: Merged) -> tuple[str, ...]:
     return (m.uid, m.holders[0].emetteur, m.study_uid, m.hits[0].record.raw_patient_id)
 
 
+def _date(row: Attributes) -> str:
+    return _digits(text_of(row, "00080020").replace(".", "").replace("-", ""))  # ACR-NEMA and ISO 8601 forms
+
+
 def _time(row: Attributes) -> str:
-    return text_of(row, "00080030").replace(":", "")
+    return _digits(text_of(row, "00080030").replace(":", ""))
+
+
+def _digits(text: str) -> str:
+    """What begins with no number is no date or time, and sorts as none."""
+    return text if text[:2].isdecimal() else ""
 
 
 def _number(row: Attributes, tag: str) -> tuple[int, int]:
