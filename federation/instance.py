@@ -9,9 +9,9 @@ from functools import lru_cache
 
 from pydicom.charset import convert_encodings, decode_bytes, encode_string
 
+from federation.elements import Changes, Head, encode_element, encode_item, items_of
 from federation.identity import SCHEME, Identity, Naming, Record, instance_identity, resolve, site_of_code
 from federation.names import normalise
-from federation.part10 import Changes, Head, encode_element, encode_item, items_of
 from registry import Directory, Site
 
 _CHARACTER_SET = 0x0008_0005
@@ -59,6 +59,8 @@ class InstanceTagger:
         self._directory = directory
         self._naming = naming
         self._stranger = stranger
+        #: AE titles by which the holder calls itself, casefolded.
+        self.own_titles = frozenset({holder.aet.casefold()} if holder.aet else ())
         self._last: tuple[list[tuple[bytes, bytes]], Changes] | None = None
 
     def __call__(self, head: Head) -> Changes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 
+from federation.elements import BadPart10, UntaggableSyntax
 from federation.errors import MemberCannot, MemberGarbage
 from federation.instance import SOP_INSTANCE_UID, InstanceTagger
 from federation.model import Delivery, PartBegin, PartEnd, PartEvent
-from federation.part10 import BadPart10, HeadRewriter, UntaggableSyntax
+from federation.part10 import HeadRewriter
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _LOCATION = re.compile(r"/series/([0-9.]{1,64})/instances/([0-9.]{1,64})(?:/frames/([0-9,]{1,2000}))?")
@@ -64,7 +65,8 @@ class DicomRelay:
                 out: list[PartEvent] = []
                 for event in batch:
                     if isinstance(event, PartBegin):
-                        rewriter, begin, passing = HeadRewriter(self._tagger), event, False
+                        rewriter = HeadRewriter(self._tagger, own_titles=self._tagger.own_titles)
+                        begin, passing = event, False
                     elif isinstance(event, PartEnd):
                         assert rewriter is not None
                         assert begin is not None

@@ -22,7 +22,7 @@ class Links(Protocol):
 
 
 #: Where a member speaks of itself; also in nested data sets.
-_SELF = ("00081190", "00080054", "0040E010")
+_SELF = ("00081190", "00080054", "0040E010", "00287FE0")
 
 
 def element(vr: str, *values: Any) -> dict[str, Any]:

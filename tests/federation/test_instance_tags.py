@@ -42,9 +42,10 @@ from support.instances import (
 )
 from support.values import BLOIS, DIRECTORY, ROMORANTIN, SITES, TOURS, record
 
+from federation.elements import BadPart10
 from federation.identity import Identity, Naming, nobody
 from federation.instance import InstanceTagger
-from federation.part10 import BadPart10, HeadRewriter
+from federation.part10 import HeadRewriter
 from registry import Site
 
 

@@ -27,20 +27,8 @@ from support.elements import (
 )
 
 from federation import part10
-from federation.part10 import (
-    BIG_ENDIAN,
-    DEFLATED,
-    HEAD_MAX,
-    IMPLICIT,
-    BadPart10,
-    Changes,
-    Head,
-    HeadRewriter,
-    UntaggableSyntax,
-    encode_element,
-    encode_item,
-    items_of,
-)
+from federation.elements import BadPart10, Changes, Head, UntaggableSyntax, encode_element, encode_item, items_of
+from federation.part10 import BIG_ENDIAN, DEFLATED, HEAD_MAX, IMPLICIT, HeadRewriter
 
 EXPLICIT, DEFLATE, JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50"
 
@@ -425,3 +413,13 @@ def test_encoding_elements() -> None:
     assert encode_element(0x0010_1002, "SQ", b"") == sequence(0x0010_1002)
     with pytest.raises(BadPart10):
         encode_element(PATIENT_ID, "LO", b"x" * 0xFFFF)
+
+
+def test_file_meta_does_not_name_the_member() -> None:
+    """Its own AE title and addresses go (PS3.10 §7.1); the title of a modality stays."""
+    data = ID + UID + PIXELS
+    modality = element(0x0002_0016, "AE", b"CT_ROOM_2 ")
+    own = element(0x0002_0017, "AE", b"ZQ_MEMBER ") + element(0x0002_0026, "UR", b"dicom://zq-member ")
+    rewriter = HeadRewriter(lambda _: {}, own_titles=frozenset({"zq_member"}))
+    out = b"".join(map(bytes, [*rewriter.feed(meta(EXPLICIT, more=modality + own) + data), *rewriter.finish()]))
+    assert out == meta(EXPLICIT, more=modality) + data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-LONG = ("OB", "OW", "SQ", "UN", "UT", "OF")
+LONG = ("OB", "OW", "SQ", "UN", "UR", "UT", "OF")
 PATIENT_ID = 0x0010_0020
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
 
