@@ -417,7 +417,7 @@ def test_encoding_elements() -> None:
 
 def test_file_meta_does_not_name_the_member() -> None:
     """Its own AE title and addresses go (PS3.10 §7.1); the title of a modality stays."""
-    data = ID + UID + PIXELS
+    data = UID + ID + PIXELS
     modality = element(0x0002_0016, "AE", b"CT_ROOM_2 ")
     own = element(0x0002_0017, "AE", b"ZQ_MEMBER ") + element(0x0002_0026, "UR", b"dicom://zq-member ")
     rewriter = HeadRewriter(lambda _: {}, own_titles=frozenset({"zq_member"}))
