@@ -8,6 +8,7 @@ found out by signed heads; who cuts rows off the end, too.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ START = bytes(32)
 _FORM = "imagora-trace-1"
 _HEAD_FORM = "imagora-trace-head-1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LENGTH = struct.Struct(">I")
 _MICROSECOND = timedelta(microseconds=1)
 #: How far from its place a row is looked for, to tell that it was moved.
 _MOVED_BY = 500
@@ -113,12 +115,8 @@ def signed_bytes(head: Head) -> bytes:
 
 
 def _packed(values: Iterable[str | bytes]) -> bytes:
-    out = bytearray()
-    for value in values:
-        raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-        out += len(raw).to_bytes(4, "big")
-        out += raw
-    return bytes(out)
+    raw = [v.encode("utf-8", "surrogatepass") if isinstance(v, str) else v for v in values]
+    return b"".join([piece for value in raw for piece in (_LENGTH.pack(len(value)), value)])
 
 
 def _micros(moment: datetime) -> int:

@@ -18,7 +18,7 @@ import orjson
 from consent.access import utc_now
 from consent.chain import Link, Record, Tip, append
 from consent.model import Event, Unavailable
-from consent.trace_queries import INSERT, MAKE_MONTH
+from consent.trace_queries import INSERT, INSERT_ONE, MAKE_MONTH
 from registry.database import Connection, Database, DatabaseError, DatabaseUnavailable
 
 _log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ PATIENCE_S = 5.0
 #: Traces that may wait at once; who comes later waits for a place, within the same patience.
 QUEUE_MAX = 2000
 BATCH_MAX = 500
+
+_HOLDERS = 14  # their place among the values of a row
 
 
 @dataclass(slots=True, eq=False)
@@ -157,7 +159,10 @@ class Journal:
             if self._month != _month(now):
                 await connection.fetchval(MAKE_MONTH, now, timeout=self._patience_s)
                 self._month = _month(now)
-            await connection.execute(INSERT, *_columns(links), timeout=self._patience_s)
+            if len(links) == 1:
+                await connection.execute(INSERT_ONE, *_values(links[0]), timeout=self._patience_s)
+            else:
+                await connection.execute(INSERT, *_columns(links), timeout=self._patience_s)
         except DatabaseUnavailable:
             raise
         except DatabaseError as error:
@@ -202,29 +207,21 @@ def _month(moment: datetime) -> tuple[int, int]:
     return utc.year, utc.month
 
 
+def _values(link: Link) -> tuple[object, ...]:
+    """What `INSERT_ONE` takes."""
+    r = link.record
+    return (
+        *(link.sequence, link.previous, link.hash, r.at, r.kind, r.outcome, r.requester_id, r.requester_name),
+        *(r.request_id, r.scope, r.query, r.study_uid, r.patient_id, r.origin, r.holders, r.detail),
+        *(link.writer, link.recorded_at),
+    )
+
+
 def _columns(links: list[Link]) -> tuple[object, ...]:
     """What `INSERT` takes. All rows of a batch are of one chain and one moment."""
-    records = [link.record for link in links]
-    return (
-        [link.sequence for link in links],
-        [link.previous for link in links],
-        [link.hash for link in links],
-        [r.at for r in records],
-        [r.kind for r in records],
-        [r.outcome for r in records],
-        [r.requester_id for r in records],
-        [r.requester_name for r in records],
-        [r.request_id for r in records],
-        [r.scope for r in records],
-        [r.query for r in records],
-        [r.study_uid for r in records],
-        [r.patient_id for r in records],
-        [r.origin for r in records],
-        [",".join(r.holders) for r in records],
-        [r.detail for r in records],
-        links[0].writer,
-        links[0].recorded_at,
-    )
+    columns = [list(column) for column in zip(*map(_values, links), strict=True)][:-2]
+    columns[_HOLDERS] = [",".join(link.record.holders) for link in links]
+    return *columns, links[0].writer, links[0].recorded_at
 
 
 def _record(event: Event) -> Record:

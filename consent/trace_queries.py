@@ -16,6 +16,14 @@ FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::timestamptz[], $5::text[
            study_uid, patient_id, origin, holders, detail)
 """
 
+#: The same for a single row, which is the common case and costs a third less so: each a value in place of an array,
+#: holders alone an array of texts.
+INSERT_ONE = """
+INSERT INTO trace (sequence, previous, hash, at, kind, outcome, requester_id, requester_name, request_id, scope, query,
+                   study_uid, patient_id, origin, holders, detail, writer, recorded_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::text[], $16::text::json, $17, $18)
+"""
+
 #: moment → true if there was no partition for it
 MAKE_MONTH = "SELECT make_trace_month($1)"
 

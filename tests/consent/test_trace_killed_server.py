@@ -22,14 +22,14 @@ from registry.embedded import Lease
 
 STUDY = {
     "0020000D": {"vr": "UI", "Value": ["1.2.3"]},
-    "00100010": {"vr": "PN", "Value": [{"Alphabetic": "DUPONT^MARIE"}]},
     "00100020": {"vr": "LO", "Value": ["4547"]},
 }
 REQUESTS = 200
 
 
 async def behave(request: Request, connection: Connection) -> None:
-    await connection.json([STUDY])
+    asked = re.sub(r"[^\w]", "", request.values("PatientName")[0])  # the pattern without its wildcards
+    await connection.json([{**STUDY, "00100010": {"vr": "PN", "Value": [{"Alphabetic": f"{asked}^MARIE"}]}}])
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ async def test_kill_in_the_middle_of_parallel_requests(tmp_path: Path, member: P
     lease = Lease(tmp_path / "state")  # the database goes on when its user is killed
     url = lease.acquire()
     try:
-        with ServeProcess(tmp_path, {"csrom41200": member.url}) as server:
+        with ServeProcess(tmp_path, {"csrom41200": member.dicomweb_url}) as server:
             answered = ask_and_kill(server)
         assert 5 < len(answered) < REQUESTS
         rows = await fetch(url, "SELECT query FROM trace WHERE kind = 'query'")

@@ -29,7 +29,6 @@ CREATE TABLE trace (
 CREATE INDEX trace_patient ON trace (patient_id text_pattern_ops, recorded_at) WHERE patient_id <> '';
 CREATE INDEX trace_requester ON trace (requester_id, recorded_at);
 CREATE INDEX trace_origin ON trace (origin, recorded_at) WHERE origin <> '';
-CREATE INDEX trace_emergency ON trace (recorded_at) WHERE kind LIKE 'emergency-%' OR detail -> 'emergency' IS NOT NULL;
 
 CREATE TRIGGER trace_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON trace
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
