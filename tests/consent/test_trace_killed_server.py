@@ -26,6 +26,7 @@ STUDY = {
     "00100020": {"vr": "LO", "Value": ["4547"]},
 }
 REQUESTS = 200
+QUERY = "studies?PatientName=DUPONT*"  # with a limit of its own each, to tell one from the other
 
 
 async def behave(request: Request, connection: Connection) -> None:
@@ -69,7 +70,7 @@ async def test_kill_in_the_middle_of_parallel_requests(tmp_path: Path, member: P
         assert f"{len(rows)} rows in 1 chain checked" in result.stdout
 
         with server:  # another run, which also ends
-            assert requests.get(f"{server.dicomweb}/studies?PatientName=DUPONT*&limit=999", timeout=20).status_code == 200
+            assert requests.get(f"{server.dicomweb}/{QUERY}&limit=999", timeout=20).status_code == 200
         result = verified(server)
         assert result.returncode == 0, result.stdout + result.stderr
         assert f"{len(rows) + 1} rows in 2 chains checked" in result.stdout
@@ -95,7 +96,7 @@ def ask_and_kill(server: ServeProcess) -> set[str]:
 
     def ask(number: int) -> None:
         try:
-            with requests.get(f"{server.dicomweb}/studies?PatientName=DUPONT*&limit={number + 1}", timeout=20) as response:
+            with requests.get(f"{server.dicomweb}/{QUERY}&limit={number + 1}", timeout=20) as response:
                 assert response.status_code == 200
         except requests.RequestException:
             return
