@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Self
 
 import orjson
 
+from consent.access import utc_now
+from consent.chain import Link, Record, Tip, append
 from consent.model import Event, Unavailable
+from consent.trace_queries import INSERT, INSERT_ONE, MAKE_MONTH
 from registry.database import Connection, Database, DatabaseError, DatabaseUnavailable
 
 _log = logging.getLogger(__name__)
@@ -20,24 +29,12 @@ PATIENCE_S = 5.0
 QUEUE_MAX = 2000
 BATCH_MAX = 500
 
-#: One array per column. holders: EMETTEURs joined by commas (an EMETTEUR has none): arrays of arrays are matrices.
-INSERT = """
-INSERT INTO trace (at, kind, outcome, requester_id, requester_name, request_id, scope, query, study_uid, patient_id,
-                   origin, holders, detail)
-SELECT u.at, u.kind, u.outcome, u.requester_id, u.requester_name, u.request_id, u.scope, u.query, u.study_uid,
-       u.patient_id, u.origin, string_to_array(u.holders, ','), u.detail::jsonb
-FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-            $9::text[], $10::text[], $11::text[], $12::text[], $13::text[])
-     WITH ORDINALITY
-     AS u (at, kind, outcome, requester_id, requester_name, request_id, scope, query, study_uid, patient_id, origin,
-           holders, detail, place)
-ORDER BY u.place
-"""
+_HOLDERS = 14  # their place among the values of a row
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    values: tuple[object, ...]
+    record: Record
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -47,11 +44,20 @@ class Journal:
     One task holds one connection and commits all that waits in one statement. A single event thus costs one round trip
     and one commit; events that come meanwhile share the next. If the connection breaks during a commit, its events are
     written again on the next one: a trace may then stand twice, but none is missing.
+
+    What one connection writes is one chain (`consent.chain`): whether a commit that was cut off happened is not known,
+    and a chain is only continued from where it is known to be.
     """
 
-    def __init__(self, database: Database, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, database: Database, *, patience_s: float = PATIENCE_S, clock: Callable[[], datetime] = utc_now
+    ) -> None:
         self._database = database
         self._patience_s = patience_s
+        self._clock = clock
+        self._tip = Tip(writer_name(clock()))
+        self._advanced: dict[str, Tip] = {}
+        self._month: tuple[int, int] | None = None  # the one that is known to have a partition
         self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue(QUEUE_MAX)
         self._task: asyncio.Task[None] | None = None
         self._lost = False
@@ -85,6 +91,11 @@ class Journal:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    def take_tips(self) -> list[Tip]:
+        """How far each chain has been committed, of those that grew since this was last asked."""
+        taken, self._advanced = self._advanced, {}
+        return list(taken.values())
+
     async def write(self, event: Event) -> None:
         """Return once the event is committed. Raises `Unavailable` if that takes more than five seconds.
 
@@ -92,7 +103,7 @@ class Journal:
         """
         if self._task is None:
             raise Unavailable("no trace can be made: the journal is closed")
-        entry = _Entry(_values(event))
+        entry = _Entry(_record(event))
         try:
             async with asyncio.timeout(self._patience_s):
                 await self._queue.put(entry)
@@ -107,6 +118,8 @@ class Journal:
             while not (closing and not waiting):
                 try:
                     async with self._database.session() as connection:
+                        self._tip = Tip(writer_name(self._clock()))
+                        self._month = None
                         while not closing or waiting:
                             if not waiting:
                                 waiting, closing = await self._take()
@@ -136,12 +149,24 @@ class Journal:
     async def _commit(self, connection: Connection, batch: list[_Entry]) -> None:
         if not batch:
             return
+        now = max(self._clock(), self._tip.recorded_at)
+        tip = self._tip
+        links = []
+        for entry in batch:
+            link, tip = append(tip, entry.record, now)
+            links.append(link)
         try:
-            columns = (list(column) for column in zip(*(entry.values for entry in batch), strict=True))
-            await connection.execute(INSERT, *columns, timeout=self._patience_s)
+            if self._month != _month(now):
+                await connection.fetchval(MAKE_MONTH, now, timeout=self._patience_s)
+                self._month = _month(now)
+            if len(links) == 1:
+                await connection.execute(INSERT_ONE, *_values(links[0]), timeout=self._patience_s)
+            else:
+                await connection.execute(INSERT, *_columns(links), timeout=self._patience_s)
         except DatabaseUnavailable:
             raise
         except DatabaseError as error:
+            self._month = None
             if len(batch) > 1:
                 # One event that the database refuses must not take the others with it.
                 for entry in batch:
@@ -150,6 +175,7 @@ class Journal:
             _log.error("a trace was refused: %s", error)
             _refuse(batch[0], "the database refuses it")
             return
+        self._tip = self._advanced[tip.writer] = tip
         for entry in batch:
             if not entry.done.done():
                 entry.done.set_result(None)
@@ -170,21 +196,50 @@ def _refuse(entry: _Entry, reason: str) -> None:
         entry.done.set_exception(Unavailable(f"no trace can be made: {reason}"))
 
 
-def _values(event: Event) -> tuple[object, ...]:
+def writer_name(moment: datetime) -> str:
+    """A new run of a writer: since when, on which machine, which process, and a random end."""
+    host = re.sub(r"[^\w.-]", "", socket.gethostname(), flags=re.ASCII)[:40]
+    return f"{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}-{host}-{os.getpid()}-{secrets.token_hex(6)}"
+
+
+def _month(moment: datetime) -> tuple[int, int]:
+    utc = moment.astimezone(UTC)
+    return utc.year, utc.month
+
+
+def _values(link: Link) -> tuple[object, ...]:
+    """What `INSERT_ONE` takes."""
+    r = link.record
     return (
-        event.at,
-        event.kind.value,
-        event.outcome.value,
-        _storable(event.requester.id),
-        _storable(event.requester.name),
-        _storable(event.request_id),
-        _storable(event.scope),
-        _storable(event.query),
-        _storable(event.study_uid),
-        _storable(event.patient_id),
-        _storable(event.origin),
-        ",".join(map(_storable, event.holders)),
-        orjson.dumps(
+        *(link.sequence, link.previous, link.hash, r.at, r.kind, r.outcome, r.requester_id, r.requester_name),
+        *(r.request_id, r.scope, r.query, r.study_uid, r.patient_id, r.origin, r.holders, r.detail),
+        *(link.writer, link.recorded_at),
+    )
+
+
+def _columns(links: list[Link]) -> tuple[object, ...]:
+    """What `INSERT` takes. All rows of a batch are of one chain and one moment."""
+    columns = [list(column) for column in zip(*map(_values, links), strict=True)][:-2]
+    columns[_HOLDERS] = [",".join(link.record.holders) for link in links]
+    return *columns, links[0].writer, links[0].recorded_at
+
+
+def _record(event: Event) -> Record:
+    return Record(
+        at=event.at.astimezone(UTC),
+        kind=event.kind.value,
+        outcome=event.outcome.value,
+        requester_id=_storable(event.requester.id),
+        requester_name=_storable(event.requester.name),
+        request_id=_storable(event.request_id),
+        scope=_storable(event.scope),
+        query=_storable(event.query),
+        study_uid=_storable(event.study_uid),
+        patient_id=_storable(event.patient_id),
+        origin=_storable(event.origin),
+        # As the column gives them back: it is filled from a text with commas.
+        holders=tuple(filter(None, ",".join(map(_storable, event.holders)).split(","))),
+        detail=orjson.dumps(
             {
                 _storable(key): _storable(value) if isinstance(value, str) else value
                 for key, value in event.detail.items()

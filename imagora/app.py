@@ -21,7 +21,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from consent import Access, Open, Policy, Requester
+from consent.heads import HeadFile, load_or_make_keys
 from consent.journal import Journal
+from consent.keeper import Keeper
 from dicomweb.client import ClientOptions, Credentials, DicomWebMember
 from dicomweb.facade import Facade
 from dicomweb.links import LinkKey
@@ -77,7 +79,13 @@ async def running(
         database = await stack.enter_async_context(Database(url))
         store = RegistryStore(database, node=settings.node.ae_title)
         registry = await stack.enter_async_context(RegistryCache(store))
-        journal = await stack.enter_async_context(Journal(database))
+        journal = Journal(database)
+        keys = await asyncio.to_thread(load_or_make_keys, settings.trace_key_path)
+        heads = HeadFile(settings.heads_path)
+        retention = settings.traces.retention_months
+        # Entered before the journal, so that it signs the journal's last rows after they are written.
+        await stack.enter_async_context(Keeper(database, journal, keys, heads, retention_months=retention))
+        await stack.enter_async_context(journal)
         long_ids = LongPatientIDs({i.hashed: (i.ipp, i.emetteur) for i in await store.long_patient_ids()})
         naming = Naming(
             qualified=settings.search.patient_id == "qualified",

@@ -15,6 +15,7 @@ COMMANDS = {
     "search": "imagora.commands.search:search",
     "serve": "imagora.commands.serve:serve",
     "sites": "imagora.commands.sites:sites",
+    "traces": "imagora.commands.traces:traces",
 }
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "SiteSettings",
+    "TraceSettings",
     "is_loopback",
     "load_settings",
     "member_credentials",
@@ -206,6 +207,13 @@ class SearchSettings(Section):
     breaker_open_s: Seconds = 15.0
 
 
+class TraceSettings(Section):
+    #: The database itself refuses to drop what ended less than six months ago.
+    retention_months: int = Field(default=120, ge=6, le=1200)
+    heads_file: str = ""
+    key_file: str = ""
+
+
 class FolderSettings(Section):
     name: Name
     ae_title: AETitle | None = None
@@ -275,6 +283,7 @@ class Settings(BaseSettings):
     node: NodeSettings = NodeSettings()
     portal: PortalSettings = PortalSettings()
     search: SearchSettings = SearchSettings()
+    traces: TraceSettings = TraceSettings()
     folders: tuple[FolderSettings, ...] = ()
     sites: tuple[SiteSettings, ...] = ()
 
@@ -288,6 +297,19 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return env_settings, init_settings  # the environment goes before the file; nothing else is read
+
+    @property
+    def heads_path(self) -> Path:
+        """File that keeps the signed heads of traces outside the database."""
+        return self._beside_state(self.traces.heads_file, "trace-heads.jsonl")
+
+    @property
+    def trace_key_path(self) -> Path:
+        """File of the key that signs heads of traces."""
+        return self._beside_state(self.traces.key_file, "trace-key.pem")
+
+    def _beside_state(self, name: str, default: str) -> Path:
+        return Path(name).expanduser().absolute() if name else self.server.state_dir / default
 
     def registry_folders(self) -> tuple[Folder, ...]:
         return tuple(f.folder() for f in self.folders)

@@ -49,6 +49,12 @@ class Connection:
         with self._guarded():
             return await self._raw.execute(sql, *values, timeout=timeout)
 
+    async def stream(self, sql: str, *values: object, rows_at_once: int = 1000) -> AsyncIterator[Row]:
+        """Rows as they are read, however many there are. Only inside a transaction."""
+        with self._guarded():
+            async for row in self._raw.cursor(sql, *values, prefetch=rows_at_once):
+                yield cast("Row", row)
+
     async def executemany(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
         """All rows or none of them."""
         with self._guarded():
@@ -213,6 +219,7 @@ class Database:
 
 
 async def _prepare(connection: Any) -> None:
-    await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads
-    )
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(
+            name, schema="pg_catalog", encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads
+        )

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from consent.heads import KeyProblem
 from imagora.setting_errors import SettingsError
 from imagora.settings import Settings, load_settings
 from registry import migrate
@@ -41,7 +42,7 @@ class BadConfiguration(click.ClickException):
     exit_code = 2
 
 
-_FAILURES = (DatabaseError, EmbeddedError, RegistryConflict, TableError, UnknownSite)
+_FAILURES = (DatabaseError, EmbeddedError, KeyProblem, RegistryConflict, TableError, UnknownSite)
 
 
 def explain(error: Exception) -> click.ClickException:

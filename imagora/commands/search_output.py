@@ -10,12 +10,9 @@ from typing import Any
 
 from federation.identity import SCHEME
 from federation.names import alphabetic
-from imagora.commands.tables import printable, table
+from imagora.commands.tables import safe_cell, table
 
 Row = Mapping[str, Any]
-
-#: What a spreadsheet takes for the beginning of a formula.
-_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 
 def values(row: Row, tag: str) -> list[Any]:
@@ -104,10 +101,5 @@ def as_csv(rows: Sequence[Row]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([head for head, _ in _CSV])
-    writer.writerows([_safe(read(row)) for _, read in _CSV] for row in rows)
+    writer.writerows([safe_cell(read(row)) for _, read in _CSV] for row in rows)
     return out.getvalue()
-
-
-def _safe(cell: str) -> str:
-    """Names and descriptions come from anywhere: a spreadsheet must not run them."""
-    return "'" + printable(cell) if cell.lstrip(' "').startswith(_FORMULA) else printable(cell)

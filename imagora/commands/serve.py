@@ -14,6 +14,7 @@ import click
 import uvicorn
 import uvloop
 
+from consent.heads import load_or_make_keys
 from imagora.app import create_app
 from imagora.commands.common import (
     BadConfiguration,
@@ -73,6 +74,7 @@ async def _serve(settings: Settings) -> None:
         await check_migrations(settings, url)
         async with Database(url) as database:
             await seed_registry(settings, database)
+        load_or_make_keys(settings.trace_key_path)  # here, so that what is wrong with it is told in words
         listener = _listen(settings)
         config = uvicorn.Config(
             create_app(settings, url),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+#: What a spreadsheet takes for the beginning of a formula.
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Cells in columns, two spaces apart, each column as wide as its widest cell. Cells are made `printable`."""
@@ -25,6 +28,11 @@ def width(text: str) -> int:
 def printable(text: str) -> str:
     """Without what a terminal would obey: control characters, and those that turn the direction of writing."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def safe_cell(text: str) -> str:
+    """A cell of a CSV file: texts come from anywhere, and a spreadsheet must not run them as formulas."""
+    return "'" + printable(text) if text.lstrip(' "').startswith(_FORMULA) else printable(text)
 
 
 def count(number: int, noun: str) -> str:

@@ -44,7 +44,11 @@ async def test_an_event_is_in_the_table_when_write_returns(database: Database) -
         row = await database.fetchrow("SELECT * FROM trace")
     assert row is not None
     assert dict(row) == {
-        "id": row["id"],
+        "writer": row["writer"],
+        "sequence": 1,
+        "recorded_at": row["recorded_at"],
+        "previous": bytes(32),
+        "hash": row["hash"],
         "at": EVENT.at,
         "kind": "transfer-begun",
         "outcome": "failure",
@@ -81,7 +85,7 @@ async def test_what_waits_is_committed_together_in_order(database: Database, mon
         await asyncio.gather(*(journal.write(event) for event in events))
     assert sum(commands) == 1000
     assert len(commands) < 20
-    rows = await database.fetch("SELECT request_id FROM trace ORDER BY id")
+    rows = await database.fetch("SELECT request_id FROM trace ORDER BY sequence")
     assert [row["request_id"] for row in rows] == [event.request_id for event in events]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 
 import asyncpg
@@ -22,13 +23,15 @@ TABLES = {
     "site_health",
     "study_copy",
     "trace",
+    "trace_head",
 }
 
 
 async def tables(url: str) -> set[str]:
     connection = await asyncpg.connect(url)
     try:
-        return {r[0] for r in await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
+        names = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        return {r[0] for r in names if not re.fullmatch(r"trace_\d{4}_\d{2}", r[0])}  # without the months of a table
     finally:
         await connection.close()
 
