@@ -19,6 +19,7 @@ from registry.database import Database
 from registry.embedded import EmbeddedError, database_url
 from registry.entries import RegistryConflict
 from registry.errors import DatabaseError
+from registry.practitioners import UnknownPractitioner
 from registry.store import RegistryStore, UnknownSite
 from registry.table import TableError
 
@@ -41,7 +42,7 @@ class BadConfiguration(click.ClickException):
     exit_code = 2
 
 
-_FAILURES = (DatabaseError, EmbeddedError, RegistryConflict, TableError, UnknownSite)
+_FAILURES = (DatabaseError, EmbeddedError, RegistryConflict, TableError, UnknownPractitioner, UnknownSite)
 
 
 def explain(error: Exception) -> click.ClickException:
