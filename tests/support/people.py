@@ -12,7 +12,13 @@ from hashlib import sha256
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 from jose import jwk, jws
 
 from consent.tokens import TokenRules
@@ -28,17 +34,21 @@ GOOD, UNSIGNED, SUSPENDED, UNKNOWN = "10001234567", "10001234568", "10001234569"
 class SigningKey:
     """A private key; `entry` is its public part as a JWK Set has it."""
 
-    def __init__(self, kid: str, algorithm: str = "RS256", *, bits: int = 2048) -> None:
+    def __init__(self, kid: str, algorithm: str = "RS256", *, bits: int = 2048, pem: bytes | None = None) -> None:
         self.kid, self.algorithm = kid, algorithm
-        private = (
-            rsa.generate_private_key(65537, bits) if algorithm == "RS256" else ec.generate_private_key(ec.SECP256R1())
-        )
-        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        private: Any
+        if pem is not None:
+            private = load_pem_private_key(pem, None)
+        elif algorithm == "RS256":
+            private = rsa.generate_private_key(65537, bits)
+        else:
+            private = ec.generate_private_key(ec.SECP256R1())
+        text = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         self.public_pem = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        self._key = jwk.construct(pem, algorithm)
+        self._key = jwk.construct(text, algorithm)
         public = self._key.public_key().to_dict()
-        text = {name: value.decode() if isinstance(value, bytes) else value for name, value in public.items()}
-        self.entry: dict[str, Any] = {**text, "kid": kid, "alg": algorithm, "use": "sig"}
+        members = {name: value.decode() if isinstance(value, bytes) else value for name, value in public.items()}
+        self.entry: dict[str, Any] = {**members, "kid": kid, "alg": algorithm, "use": "sig"}
 
     def sign(self, claims: Mapping[str, Any], **header: Any) -> str:
         return jws.sign(
