@@ -6,6 +6,7 @@ The routes are taken from the application: a new one fails here until it stands 
 from __future__ import annotations
 
 import hashlib
+import http.client
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -184,6 +185,8 @@ def test_a_closed_route_lets_in_who_may_ask_and_nobody_else(world: World, kind: 
 
 def is_right(answer: requests.Response, kind: str) -> bool:
     if kind == "good":
+        if answer.headers.get("location") == "/portal/sign-in":
+            return "/portal/sign-out?" in str(answer.url)  # a bearer has no session to end
         return answer.status_code not in (303, 401, 403)
     said = f"{answer.headers}{answer.text}"
     if any(canary in said for canary in CANARIES) or answer.headers["cache-control"] != "no-store":
@@ -285,8 +288,6 @@ def test_only_pages_lead_to_the_sign_in(world: World) -> None:
 
 
 def test_two_authorization_headers_are_not_chosen_between(world: World) -> None:
-    import http.client  # noqa: PLC0415
-
     host, _, port = world.server.url.removeprefix("http://").partition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=20)
     connection.putrequest("GET", "/dicom-web/studies")
