@@ -9,9 +9,9 @@ from consent.model import (
     Exam,
     Policy,
     Requester,
-    Role,
     Unavailable,
 )
+from registry import Role
 
 __all__ = [
     "Access",

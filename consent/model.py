@@ -7,13 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from registry import Site
-
-
-class Role(StrEnum):
-    PRACTITIONER = "practitioner"
-    CORRESPONDENT = "correspondent"
-    REFERENT = "referent"
+from registry import Role, Site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +54,8 @@ class EventKind(StrEnum):
     TRANSFERRED = "transferred"  # 110104
     ACCESSED = "accessed"  # 110103: metadata, frames, bulk data, rendered
     REFUSED = "refused"
+    SIGNED_IN = "signed-in"  # 110122
+    SIGNED_OUT = "signed-out"  # 110123
 
 
 class EventOutcome(StrEnum):

@@ -7,7 +7,7 @@ import contextlib
 import hmac
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -20,11 +20,15 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from consent import Access, Open, Policy, Requester
+from consent import Access, Open, Policy
+from consent.bearer import BearerCheck
 from consent.heads import HeadFile, load_or_make_keys
 from consent.journal import Journal
 from consent.keeper import Keeper
-from dicomweb.client import ClientOptions, Credentials, DicomWebMember
+from consent.sessions import Sessions
+from consent.tokens import TokenRules
+from dicomweb.client import ClientOptions, DicomWebMember
+from dicomweb.client import Credentials as MemberLogin
 from dicomweb.facade import Facade
 from dicomweb.links import LinkKey
 from federation.copies import Copies, Copy
@@ -37,21 +41,22 @@ from federation.retrieve import Retriever
 from federation.scoping import SearchOptions
 from federation.search import Searcher
 from federation.unspoken import UnspokenMember
+from imagora.authentication import Authenticated, Credentials, Local, requester_of
+from imagora.demo_issuer import demo_issuer, demo_rules
 from imagora.health import HealthRecorder
+from imagora.jwks import keys_from
 from imagora.metrics import Metrics
 from imagora.middleware import KnownHosts, Observed
 from imagora.settings import Settings, is_loopback, member_credentials, metrics_token
 from portal.isolation import IsolationHeaders
 from portal.ohif import viewer_routes
+from portal.sign_in import Host, SignIn
 from registry import Directory, Site
 from registry.database import Database, DatabaseError
 from registry.store import LongPatientID, RegistryStore, StudyCopy
 from registry.watch import RegistryCache
 
 _log = logging.getLogger(__name__)
-
-#: Who asks while there is no sign-in: whoever uses this machine. The server listens on loopback only.
-LOCAL = Requester(id="local", name="local")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,6 +73,7 @@ class Server:
     copies: Copies
     long_ids: LongPatientIDs
     store: RegistryStore
+    credentials: Credentials | None  # None: one local requester
 
 
 @contextlib.asynccontextmanager
@@ -114,7 +120,7 @@ async def running(
                 return UnspokenMember(site)
             known = member_credentials(site.emetteur)
             credentials = (
-                Credentials(user=known.user, password=known.password, token=known.token) if known is not None else None
+                MemberLogin(user=known.user, password=known.password, token=known.token) if known is not None else None
             )
             return DicomWebMember(site, credentials=credentials, options=options, tls=tls)
 
@@ -129,7 +135,7 @@ async def running(
         stack.push_async_callback(members.aclose)
         await stack.enter_async_context(HealthRecorder(members.health, store))
         locator = Locator(members, naming, copies)
-        registry.on_change(lambda _: locator.forget())
+        registry.on_change(_on_new_sites(registry.directory, locator.forget))
         gate = Gate(Access(policy, journal.write), naming)
         searcher = Searcher(
             members,
@@ -156,6 +162,7 @@ async def running(
             copies=copies,
             long_ids=long_ids,
             store=store,
+            credentials=credentials_for(settings, database, registry),
         )
         keeper = asyncio.create_task(_keep_learnt(server), name="keep-learnt")
         try:
@@ -163,6 +170,40 @@ async def running(
         finally:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
+
+
+def _on_new_sites(known: Directory, forget: Callable[[], None]) -> Callable[[Directory], None]:
+    """What was learnt of where studies are outlives changes that are none of sites or folders."""
+
+    def changed(directory: Directory) -> None:
+        nonlocal known
+        if (directory.sites, directory.folders) != (known.sites, known.folders):
+            forget()
+        known = directory
+
+    return changed
+
+
+def credentials_for(settings: Settings, database: Database, registry: RegistryCache) -> Credentials | None:
+    """What requests are checked against; None in local mode."""
+    auth = settings.auth
+    if auth.mode == "local":
+        return None
+    if auth.mode == "oidc":
+        rules = TokenRules(issuer=auth.issuer, audience=auth.audience, id_claim=auth.id_claim)
+        bearer = BearerCheck(keys_from(auth.jwks), rules)
+        return Credentials(bearer=bearer, registry=registry, charter_version=auth.charter_version)
+    keys = demo_issuer(settings.server.state_dir).key_set()
+
+    async def own_keys() -> bytes:
+        return keys
+
+    return Credentials(
+        bearer=BearerCheck(own_keys, demo_rules(settings)),
+        registry=registry,
+        charter_version=auth.charter_version,
+        sessions=Sessions(database, lifetime_s=auth.session_h * 3600),
+    )
 
 
 async def _keep_learnt(server: Server) -> None:
@@ -206,7 +247,7 @@ def create_app(settings: Settings, url: str, *, policy: Policy | None = None) ->
                 searcher=server.searcher,
                 retriever=server.retriever,
                 directory=lambda: server.registry.directory,
-                requester=lambda _: LOCAL,
+                requester=requester_of,
                 base=lambda request: public_base(request, settings.server.public_url),
                 key=key,
             )
@@ -234,15 +275,38 @@ def create_app(settings: Settings, url: str, *, policy: Policy | None = None) ->
             )
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    demo = settings.auth.mode == "demo"
+
+    def host() -> Host | None:
+        server = servers[0] if servers else None
+        if server is None or server.credentials is None or server.credentials.sessions is None:
+            return None
+        return Host(
+            directory=server.registry.directory, sessions=server.credentials.sessions, trace=server.journal.write
+        )
+
+    sign_in = SignIn(
+        host,
+        charter_version=settings.auth.charter_version,
+        secure=urlsplit(settings.server.public_url).scheme == "https",
+    )
+    if settings.auth.mode == "local":
+        authentication = Middleware(Local)
+    else:
+        authentication = Middleware(
+            Authenticated, credentials=lambda: servers[0].credentials if servers else None, sign_in=demo
+        )
     return Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics_page),
+            *(sign_in.routes() if demo else ()),
             *viewer_routes(
                 settings.portal.ohif_path,
                 lambda: servers[0].registry.directory if servers else Directory(()),
                 federation=settings.federation.name,
+                demo=demo,
             ),
         ],
         middleware=[
@@ -257,6 +321,7 @@ def create_app(settings: Settings, url: str, *, policy: Policy | None = None) ->
                 expose_headers=["Warning", "Imagora-Sources", "X-Request-Id", "Content-Location"],
                 allow_credentials=True,
             ),
+            authentication,
         ],
         lifespan=lifespan,
     )

@@ -12,9 +12,11 @@ from imagora.commands.lazy import LazyGroup
 
 COMMANDS = {
     "migrate": "imagora.commands.migrate:migrate",
+    "practitioners": "imagora.commands.practitioners:practitioners",
     "search": "imagora.commands.search:search",
     "serve": "imagora.commands.serve:serve",
     "sites": "imagora.commands.sites:sites",
+    "token": "imagora.commands.token:token",
     "traces": "imagora.commands.traces:traces",
 }
 

@@ -82,13 +82,15 @@ class Heard:
 class SearchClient:
     """Searches for studies below `root`, which is the server's URL without `/dicom-web`. Raises `SearchFailed`."""
 
-    def __init__(self, root: str, *, timeout_s: float) -> None:
+    def __init__(self, root: str, *, timeout_s: float, token: str | None = None) -> None:
         logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)  # it would repeat a part of the warnings
         self._root = root
         self._timeout_s = timeout_s
         self._session = requests.Session()
         # dicomweb-client leaves the port out of its Host header: without the header, requests writes the right one.
         self._session.auth = _drop_host
+        if token is not None:
+            self._session.headers["Authorization"] = f"Bearer {token}"
         self._session.hooks["response"].append(self._listen)
         # A proxy of the house can't reach this machine's own addresses.
         self._session.trust_env = not is_loopback(urlsplit(root).hostname or "")

@@ -92,16 +92,6 @@ class ServerSettings(Section):
             return {**data, "public_url": f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"}
         return data
 
-    @field_validator("host")
-    @classmethod
-    def host_is_loopback(cls, value: str) -> str:
-        if not is_loopback(value):
-            raise ValueError(
-                f"{value!r} can be reached from other machines, and this version has no access control yet: anyone "
-                "who reached it could read every member's exams. Use 127.0.0.1, ::1 or localhost"
-            )
-        return value
-
     @field_validator("public_url")
     @classmethod
     def public_url_is_an_origin(cls, value: str) -> str:
@@ -173,10 +163,29 @@ class DatabaseSettings(Section):
 
 class AuthSettings(Section):
     mode: Literal["local", "oidc", "demo"] = "local"
-    issuer: HttpUrl | Literal[""] = ""
-    audience: str = "imagora"
+    issuer: str = ""
+    audience: str = Field(default="imagora", min_length=1)
     jwks: str = ""
     id_claim: str = Field(default="SubjectNameID", min_length=1)
+    charter_version: str = Field(default="1", min_length=1, max_length=64)
+    session_h: float = Field(default=8.0, gt=0, le=24, allow_inf_nan=False)
+
+    @field_validator("issuer", "jwks")
+    @classmethod
+    def address_is_safe(cls, value: str) -> str:
+        """As written: a token's `iss` is compared letter by letter, trailing slash and all."""
+        if value.startswith(("http://", "https://")):
+            rules.check_http_url(value)
+            if not value.startswith("https://") and not is_loopback(urlsplit(value).hostname or ""):
+                raise ValueError("use https:// as soon as the address is not this machine's own (loopback)")
+        return value
+
+    @model_validator(mode="after")
+    def oidc_is_whole(self) -> Self:
+        missing = [name for name in ("issuer", "jwks") if not getattr(self, name)]
+        if self.mode == "oidc" and missing:
+            raise ValueError(f'mode = "oidc" needs {" and ".join(missing)} too')
+        return self
 
 
 class NodeSettings(Section):
@@ -339,13 +348,17 @@ def load_settings(path: Path | None = None) -> Settings:
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        raise SettingsError(source, describe(error, Settings, values, os.environ)) from None
+        told = describe(error, Settings, values, os.environ)
+        exposed = _exposed(_said(values, "server", "host"), "", _said(values, "auth", "mode") or "local")
+        raise SettingsError(source, [*exposed, *told]) from None
     except SourceError as error:
         # "error parsing value for field "sites" from source …": the field is all that is safe to repeat.
         field = str(error).partition('"')[2].partition('"')[0]
         raise SettingsError(
             source, [f"{field}: IMAGORA_{field.upper()} in the environment is not JSON: correct or unset it"]
         ) from None
+    if exposed := _exposed(settings.server.host, settings.server.public_url, settings.auth.mode):
+        raise SettingsError(source, exposed)
     problems = rules.registry_conflicts(settings.registry_sites(), settings.registry_folders(), settings.node.ae_title)
     if problems:
         raise SettingsError(source, [f"sites, folders: {problem}" for problem in problems])
@@ -365,6 +378,31 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(str(path), [f"not a TOML file: {error}"]) from None
 
 
+def _said(values: Mapping[str, Any], table: str, key: str) -> str:
+    """A setting as it is given, the environment first; "" if it is not, or is no text."""
+    if given := os.environ.get(f"IMAGORA_{table}__{key}".upper()):
+        return given
+    section = values.get(table)
+    value = section.get(key) if isinstance(section, Mapping) else None
+    return value if isinstance(value, str) else ""
+
+
+def _exposed(host: str, public_url: str, mode: str) -> list[str]:
+    """Without a sign-in that asks for proof, nobody but this machine's users may reach the server."""
+    if mode == "oidc":
+        return []
+    why = "knows one local requester" if mode != "demo" else "lets anyone sign in as anybody"
+    problems = []
+    if host and not is_loopback(host):
+        problems.append(
+            f'server.host: {host!r} can be reached from other machines, and auth.mode = "{mode}" {why}: anyone who '
+            'reached it could read every member\'s exams. Use 127.0.0.1, ::1 or localhost, or auth.mode = "oidc"'
+        )
+    if public_url and mode == "demo" and not is_loopback(urlsplit(public_url).hostname or ""):
+        problems.append(f'server.public_url: auth.mode = "demo" {why}: use an address of this machine (loopback)')
+    return problems
+
+
 def _has_password(values: Mapping[str, Any]) -> bool:
     database = values.get("database")
     url = database.get("url") if isinstance(database, Mapping) else None
@@ -379,9 +417,18 @@ def _has_password(values: Mapping[str, Any]) -> bool:
 
 def unused_keys(settings: Settings) -> list[str]:
     """Keys that were given but have no effect in this version, for one warning at start."""
-    keys = [f"auth.{key}" for key in AuthSettings.model_fields if key in settings.auth.model_fields_set]
+    used = _USED_AUTH[settings.auth.mode]
+    keys = [
+        f"auth.{key}" for key in AuthSettings.model_fields if key in settings.auth.model_fields_set and key not in used
+    ]
     if "port" in settings.node.model_fields_set:
         keys.append("node.port")
-    if settings.auth.mode == "local" and "auth.mode" in keys:
-        keys.remove("auth.mode")
     return keys
+
+
+#: Which keys of [auth] each mode reads. The charter's version is also what `imagora practitioners` goes by.
+_USED_AUTH = {
+    "local": ("mode", "charter_version"),
+    "demo": ("mode", "audience", "id_claim", "charter_version", "session_h"),
+    "oidc": ("mode", "issuer", "audience", "jwks", "id_claim", "charter_version"),
+}

@@ -22,6 +22,9 @@ ISOLATION_HEADERS: tuple[tuple[bytes, bytes], ...] = (
 #: For pages of ours that hold no script.
 PLAIN_PAGE_POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
+#: For those with a form that is sent to this server.
+FORM_PAGE_POLICY = PLAIN_PAGE_POLICY.replace("form-action 'none'", "form-action 'self'")
+
 _INLINE_SCRIPT = re.compile(r"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL)
 
 

@@ -25,6 +25,7 @@ from portal.isolation import (
     viewer_policy,
 )
 from portal.ohif_config import app_config, folder_source, folders_with_members, site_source
+from portal.pages import page, prefers_french
 from registry import Directory
 
 STATIC = Path(__file__).parent / "static"
@@ -38,9 +39,8 @@ RESERVED = frozenset(
 WITHHELD = frozenset(("_headers", "_redirects", "serve.json", "google.js", "silent-refresh.html"))
 
 #: Put before every script of OHIF: they wrap `fetch` and `XMLHttpRequest` before OHIF takes them.
-PAGE_SCRIPTS = "".join(
-    f'<script src="/portal/static/{name}"></script>' for name in ("imagora-banner.js", "imagora-identifiers.js")
-)
+PAGE_SCRIPTS = ("imagora-banner.js", "imagora-identifiers.js")
+DEMO_SCRIPT = "imagora-demo.js"
 
 _FIRST_SCRIPT = re.compile(r"<script\b|</head>", re.IGNORECASE)
 
@@ -65,12 +65,16 @@ class Viewer:
 
     dist: folder of OHIF's build (`@ohif/app`'s `dist`). None or missing → pages answer 503 and say what to do;
     it may appear or be replaced while the server runs. directory: gives the registry's present picture.
+    demo: the page says that it is a demonstration's.
     """
 
-    def __init__(self, dist: Path | None, directory: Callable[[], Directory], *, federation: str) -> None:
+    def __init__(
+        self, dist: Path | None, directory: Callable[[], Directory], *, federation: str, demo: bool = False
+    ) -> None:
         self._dist = dist
         self._directory = directory
         self._federation = federation
+        self._scripts = (*PAGE_SCRIPTS, DEMO_SCRIPT) if demo else PAGE_SCRIPTS
         self._build: _Build | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,7 +119,7 @@ class Viewer:
             return None
         stamp = (status.st_ino, status.st_ctime_ns, status.st_size)
         if self._build is None or self._build.stamp != stamp:
-            self._build = await asyncio.to_thread(_Build, self._dist, stamp)
+            self._build = await asyncio.to_thread(_Build, self._dist, stamp, self._scripts)
         return self._build
 
 
@@ -124,22 +128,23 @@ class _Build:
 
     __slots__ = ("page", "policy", "stamp", "tree")
 
-    def __init__(self, dist: Path, stamp: tuple[int, int, int]) -> None:
+    def __init__(self, dist: Path, stamp: tuple[int, int, int], scripts: tuple[str, ...]) -> None:
         self.stamp = stamp
         self.tree = AssetTree(dist)
         page = (dist / "index.html").read_text(encoding="utf-8")
         self.policy = viewer_policy(inline_scripts(page))
         first = _FIRST_SCRIPT.search(page)
         at = first.start() if first else 0
-        self.page = f"{page[:at]}{PAGE_SCRIPTS}{page[at:]}".encode()
+        added = "".join(f'<script src="/portal/static/{name}"></script>' for name in scripts)
+        self.page = f"{page[:at]}{added}{page[at:]}".encode()
 
 
 def viewer_routes(
-    dist: Path | None, directory: Callable[[], Directory], *, federation: str = "Imagora"
+    dist: Path | None, directory: Callable[[], Directory], *, federation: str = "Imagora", demo: bool = False
 ) -> list[BaseRoute]:
     """Routes of the viewer, to stand last: `/portal/static/…`, `/portal/sources`, and all of `/`.
 
-    federation: name shown for the data source over all members.
+    federation: name shown for the data source over all members. demo: pages say that they are a demonstration's.
     """
     static = AssetTree(STATIC)
 
@@ -150,8 +155,8 @@ def viewer_routes(
         return await static.respond(request, asset, {"content-security-policy": PLAIN_PAGE_POLICY})
 
     async def sources(request: Request) -> Response:
-        page = _sources_page(directory(), federation, french=prefers_french(request))
-        answer = _made(request, page.encode(), MEDIA_TYPES[".html"], PLAIN_PAGE_POLICY)
+        text = _sources_page(directory(), federation, french=prefers_french(request), demo=demo)
+        answer = _made(request, text.encode(), MEDIA_TYPES[".html"], PLAIN_PAGE_POLICY)
         answer.headers["vary"] = "Accept-Language"
         return answer
 
@@ -159,19 +164,21 @@ def viewer_routes(
         [
             Route("/portal/static/{name:path}", static_file, methods=["GET"]),
             Route("/portal/sources", sources, methods=["GET"]),
-            Mount("/", Viewer(dist, directory, federation=federation)),
+            Mount("/", Viewer(dist, directory, federation=federation, demo=demo)),
         ]
     )
     return [Mount("/", IsolationHeaders(inner))]
 
 
-def prefers_french(request: Request) -> bool:
-    """True if French stands before English in Accept-Language; weights follow the order in every browser."""
-    for item in request.headers.get("accept-language", "").split(","):
-        language = item.strip().lower()[:2]
-        if language in ("fr", "en"):
-            return language == "fr"
-    return False
+def is_static(path: str) -> bool:
+    """True if what the server answers to a GET of this path is the same for everybody: a file of ours or of OHIF's
+    build, or a 404. Its page, and its settings, which are made from the registry, are not."""
+    if path.startswith("/portal/static/"):
+        return True
+    plain = PurePosixPath(path.lstrip("/"))
+    if not plain.parts or plain.parts[0] in RESERVED or str(plain) in ("app-config.js", "index.html"):
+        return False
+    return not _is_page(plain)
 
 
 def _is_page(path: PurePosixPath) -> bool:
@@ -213,7 +220,7 @@ def _plain(status: int, headers: dict[str, str] | None = None) -> Response:
     )
 
 
-def _sources_page(directory: Directory, federation: str, *, french: bool) -> str:
+def _sources_page(directory: Directory, federation: str, *, french: bool, demo: bool) -> str:
     """A page that lists the scopes, each a link to OHIF's study list over it."""
     title, everything = ("Choisir une source", "Toutes les sources") if french else ("Choose a source", "All sources")
     items = [f'<li><a href="/">{everything} ({html.escape(federation)})</a></li>']
@@ -227,9 +234,4 @@ def _sources_page(directory: Directory, federation: str, *, french: bool) -> str
         for site in directory.sites
         if site.asked
     ]
-    return (
-        f'<!doctype html>\n<html lang="{"fr" if french else "en"}"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{title}</title>'
-        '<link rel="stylesheet" href="/portal/static/imagora-pages.css"></head>'
-        f"<body><main><h1>{title}</h1><ul>{''.join(items)}</ul></main></body></html>\n"
-    )
+    return page(title, f"<ul>{''.join(items)}</ul>", french=french, demo=demo)

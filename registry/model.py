@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from registry.people import Practitioner
+
 
 class SiteStatus(StrEnum):
     """Whether a site takes part in searches."""
@@ -81,14 +83,23 @@ def slugify(name: str) -> str:
 class Directory:
     """An immutable picture of the registry at one epoch. Look-ups ignore the case of an EMETTEUR.
 
-    `sites` stand in registry order: the order in which they were registered, which never changes.
+    `sites` stand in registry order: the order in which they were registered, which never changes. `practitioners` are
+    found by RPPS.
     """
 
-    __slots__ = ("_by_emetteur", "_by_number", "_position", "epoch", "folders", "sites")
+    __slots__ = ("_by_emetteur", "_by_number", "_position", "epoch", "folders", "practitioners", "sites")
 
-    def __init__(self, sites: Iterable[Site], folders: Iterable[Folder] = (), *, epoch: int = 0) -> None:
+    def __init__(
+        self,
+        sites: Iterable[Site],
+        folders: Iterable[Folder] = (),
+        *,
+        epoch: int = 0,
+        practitioners: Iterable[Practitioner] = (),
+    ) -> None:
         self.sites: tuple[Site, ...] = tuple(sites)
         self.folders: Mapping[str, Folder] = MappingProxyType({f.slug: f for f in folders})
+        self.practitioners: Mapping[str, Practitioner] = MappingProxyType({p.rpps: p for p in practitioners})
         self.epoch = epoch
         self._by_emetteur = {s.emetteur.casefold(): s for s in self.sites}
         self._by_number = {s.number: s for s in self.sites}

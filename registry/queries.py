@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: → value: the epoch, raised by every change of a site or folder.
+#: → value: the epoch, raised by every change of a site, folder or practitioner.
 EPOCH = "SELECT value FROM epoch"
 
 #: → value. First in every transaction that changes the registry: changes stand in one line, none waits for another
@@ -17,6 +17,31 @@ SITES = """
 SELECT emetteur, number, name, folder, availability, status, dicomweb, aet, host, port, oid, deadline_s, quirks
 FROM site ORDER BY position
 """
+
+#: rpps or null for all → rpps, name, emetteur, role, active, versions[], signed_at[]; in the order of names.
+PRACTITIONERS = """
+SELECT p.rpps, p.name, p.emetteur, p.role, p.active,
+       coalesce(array_agg(s.version) FILTER (WHERE s.version IS NOT NULL), '{}') AS versions,
+       coalesce(array_agg(s.signed_at) FILTER (WHERE s.version IS NOT NULL), '{}') AS signed_at
+FROM practitioner p LEFT JOIN charter_signature s USING (rpps)
+WHERE $1::text IS NULL OR p.rpps = $1
+GROUP BY p.rpps ORDER BY p.name, p.rpps
+"""
+
+#: emetteur (any case) → emetteur (in the registry's case)
+EMETTEUR_OF = "SELECT emetteur FROM site WHERE lower(emetteur) = lower($1)"
+
+#: rpps, name, emetteur (in the registry's case), role
+PUT_PRACTITIONER = """
+INSERT INTO practitioner (rpps, name, emetteur, role) VALUES ($1, $2, $3, $4)
+ON CONFLICT (rpps) DO UPDATE SET name = excluded.name, emetteur = excluded.emetteur, role = excluded.role
+"""
+
+#: rpps, version → signed_at
+SIGN_CHARTER = "INSERT INTO charter_signature (rpps, version) VALUES ($1, $2) RETURNING signed_at"
+
+#: rpps, active
+SET_ACTIVE = "UPDATE practitioner SET active = $2 WHERE rpps = $1"
 
 #: name, ae_title
 ADD_FOLDER = "INSERT INTO folder (name, ae_title) VALUES ($1, $2)"

@@ -13,6 +13,7 @@ from registry import queries
 from registry.database import Connection, Database, Row
 from registry.entries import Changes, importing, seeding
 from registry.model import Directory, Folder, Quirks, Site, SiteStatus
+from registry.people import Practitioner, Role
 from registry.table import Table
 
 _log = logging.getLogger(__name__)
@@ -228,6 +229,23 @@ async def read_directory(connection: Connection) -> Directory:
         [_site(row) for row in sites],
         [Folder(name=row["name"], ae_title=row["ae_title"]) for row in folders],
         epoch=epoch,
+        practitioners=await read_practitioners(connection),
+    )
+
+
+async def read_practitioners(connection: Connection, rpps: str | None = None) -> tuple[Practitioner, ...]:
+    """All practitioners, or the one of this RPPS, as this connection's transaction sees them."""
+    rows = await connection.fetch(queries.PRACTITIONERS, rpps)
+    return tuple(
+        Practitioner(
+            rpps=row["rpps"],
+            name=row["name"],
+            site=row["emetteur"],
+            role=Role(row["role"]),
+            active=row["active"],
+            signatures=dict(zip(row["versions"], row["signed_at"], strict=True)),
+        )
+        for row in rows
     )
 
 

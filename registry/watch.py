@@ -18,6 +18,10 @@ _log = logging.getLogger(__name__)
 
 CHANNEL = "imagora_epoch"
 POLL_S = 0.25
+#: An answer that rests on the registry is given only if it was confirmed within this time.
+FRESH_S = 0.75
+#: How long one waits for a confirmation that is late, as after a moment in which this process was held up.
+PATIENCE_S = 0.5
 #: A connection that does not answer an epoch in this time is given up for a new one.
 ANSWER_S = 2.0
 
@@ -35,6 +39,7 @@ class RegistryCache:
         self._directory = Directory(())
         self._confirmed_at = float("-inf")
         self._wake = asyncio.Event()
+        self._confirmed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._callbacks: list[Callable[[Directory], object]] = []
 
@@ -46,6 +51,22 @@ class RegistryCache:
     def confirmed_at(self) -> float:
         """`time.monotonic()` at which the epoch that was last confirmed was asked for."""
         return self._confirmed_at
+
+    async def fresh(self) -> bool:
+        """True if the picture was confirmed within the last 750 ms. A late one is awaited for half a second."""
+        if self._is_fresh():
+            return True
+        confirmed = self._confirmed
+        self._wake.set()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await confirmed.wait()
+        except TimeoutError:
+            return False
+        return self._is_fresh()
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._confirmed_at <= FRESH_S
 
     def on_change(self, callback: Callable[[Directory], object]) -> None:
         """Call back with each new picture, in the event loop. What it raises is logged."""
@@ -102,6 +123,8 @@ class RegistryCache:
             self._confirmed_at = asked
             self._tell()
         self._confirmed_at = asked
+        self._confirmed.set()
+        self._confirmed = asyncio.Event()  # for who comes later
 
     async def _pause(self) -> None:
         try:

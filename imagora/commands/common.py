@@ -20,6 +20,7 @@ from registry.database import Database
 from registry.embedded import EmbeddedError, database_url
 from registry.entries import RegistryConflict
 from registry.errors import DatabaseError
+from registry.practitioners import UnknownPractitioner
 from registry.store import RegistryStore, UnknownSite
 from registry.table import TableError
 
@@ -42,7 +43,15 @@ class BadConfiguration(click.ClickException):
     exit_code = 2
 
 
-_FAILURES = (DatabaseError, EmbeddedError, KeyProblem, RegistryConflict, TableError, UnknownSite)
+_FAILURES = (
+    DatabaseError,
+    EmbeddedError,
+    KeyProblem,
+    RegistryConflict,
+    TableError,
+    UnknownPractitioner,
+    UnknownSite,
+)
 
 
 def explain(error: Exception) -> click.ClickException:

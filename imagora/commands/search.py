@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -95,6 +96,8 @@ def search(
     date with a letter of the name, a PatientID, an accession number) or name a UID, unless the server is set
     otherwise.
 
+    A server that asks who you are takes the bearer token in the environment variable IMAGORA_TOKEN.
+
     Warnings go to standard error. Exit status:
 
     \b
@@ -107,7 +110,7 @@ def search(
         raise click.UsageError("--since is later than --until", context)
     root = url if url is not None else settings_of(context).server.public_url
     filters = _filters(since.first if since else None, until.last if until else None, **criteria)
-    with contextlib.closing(SearchClient(root, timeout_s=timeout)) as client:
+    with contextlib.closing(SearchClient(root, timeout_s=timeout, token=os.environ.get("IMAGORA_TOKEN"))) as client:
         try:
             rows = _rows(client, scope, filters, limit)
         except SearchFailed as error:

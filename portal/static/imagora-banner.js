@@ -36,6 +36,7 @@
     failed: function (status) { return "La demande a échoué (" + status + ")"; },
     conflictRetrieve: "Cet examen désigne des patients différents selon le site. Ouvrez-le depuis un site : ",
     unavailable: "Aucune source n'a pu répondre. Réessayez dans un instant",
+    signedOut: "Vous n'êtes plus connecté. ", signIn: "Se connecter",
   } : {
     region: "Messages about sources",
     close: "Close",
@@ -59,6 +60,7 @@
     failed: function (status) { return "The request failed (" + status + ")"; },
     conflictRetrieve: "This exam stands for different patients at different sites. Open it from one site: ",
     unavailable: "No source could answer. Try again in a moment",
+    signedOut: "You are no longer signed in. ", signIn: "Sign in",
   };
 
   // ---- Reading headers: no state, no page -------------------------------------------------------------------
@@ -154,6 +156,11 @@
 
   function errorNotice(status, body) {
     var text = errorText(body);
+    if (status === 401) {
+      var here = window.location.pathname + window.location.search;
+      var link = { href: "/portal/sign-in?next=" + encodeURIComponent(here), text: say.signIn };
+      return { level: "alert", text: say.signedOut, links: [link] };
+    }
     if (status === 409) {
       var links = [];
       var seen = {};
@@ -175,7 +182,7 @@
   }
 
   function isShownError(status) {
-    return status === 403 || status === 409 || status === 429 || status >= 500;
+    return status === 401 || status === 403 || status === 409 || status === 429 || status >= 500;
   }
 
   // ---- What is to be shown now ----------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def database(postgres: Callable[[], str]) -> str:
 def check(database: str, tmp_path: Path) -> Checks:
     async def empty() -> None:
         async with Database(database) as opened:
-            await opened.execute("TRUNCATE site, folder")
+            await opened.execute("TRUNCATE site, folder CASCADE")
 
     asyncio.run(empty())
     return Checks(database, tmp_path)

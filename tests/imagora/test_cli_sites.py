@@ -63,7 +63,7 @@ async def _empty(state: Path) -> None:
     async with embedded(state) as url:
         await migrate.migrate(url)
         async with Database(url) as database:
-            await database.execute("TRUNCATE site, folder")
+            await database.execute("TRUNCATE site, folder CASCADE")
 
 
 def test_the_regions_own_table_is_imported_and_listed(imagora: Commands) -> None:

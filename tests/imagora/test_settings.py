@@ -17,6 +17,7 @@ from registry.model import SiteStatus
 EXAMPLE = Path(__file__).parents[2] / "conf" / "imagora.example.toml"
 
 FOLDER = '[[folders]]\nname = "F"\n'
+OIDC = '[auth]\nmode = "oidc"\nissuer = "https://issuer.example/"\njwks = "keys.json"\n'
 SITE = '[[sites]]\nemetteur = "csa"\nsite = 1\nname = "A"\n'
 
 
@@ -102,7 +103,7 @@ def test_commented_defaults_are_the_defaults() -> None:
         ("[server]\nworkers = 0", "server.workers: must be at least 1"),
         ("[server]\ndrain_s = -1", "server.drain_s: must be at least 0"),
         ("[server]\ndrain_s = inf", "server.drain_s:"),
-        ('[server]\nhost = "0.0.0.0"', "server.host: '0.0.0.0' can be reached from other machines, and this version"),
+        ('[server]\nhost = "0.0.0.0"', "server.host: '0.0.0.0' can be reached from other machines, and auth.mode"),
         ('[server]\nhost = "::"', "server.host: '::' can be reached"),
         ('[server]\nhost = "pacs.example"', "server.host: 'pacs.example' can be reached"),
         ('[server]\npublic_url = "http://mirc.example"', "server.public_url: use https://"),
@@ -119,6 +120,9 @@ def test_commented_defaults_are_the_defaults() -> None:
         ('[database]\nurl = "postgresql://u:s3cret@h/d"', "database.url: a password stands in the file"),
         ('[database]\nurl = "postgresql://h/d?password=s3cret"', "database.url: a password stands in the file"),
         ('[auth]\nmode = "none"', "auth.mode: write 'local', 'oidc' or 'demo'"),
+        ('[auth]\nmode = "oidc"', 'auth: mode = "oidc" needs issuer and jwks too'),
+        ('[auth]\njwks = "http://issuer.example/jwks"', "auth.jwks: use https://"),
+        ("[auth]\nsession_h = 25", "auth.session_h: must be at most 24"),
         ('[node]\nae_title = "A\\\\B"', "node.ae_title: 'A\\\\B' is not an AE title"),
         ("[search]\ndeadline_s = 0", "search.deadline_s: must be more than 0"),
         ("[search]\ndeadline_s = nan", "search.deadline_s:"),
@@ -231,9 +235,24 @@ def test_settings_never_change() -> None:
 
 
 def test_keys_without_effect_are_named(load: Load) -> None:
-    settings = load('[auth]\nmode = "oidc"\njwks = "x"\n[node]\nae_title = "REGION"\nport = 104')
-    assert unused_keys(settings) == ["auth.mode", "auth.jwks", "node.port"]
+    settings = load('[auth]\nmode = "demo"\njwks = "x"\naudience = "y"\n[node]\nae_title = "REGION"\nport = 104')
+    assert unused_keys(settings) == ["auth.jwks", "node.port"]
+    assert unused_keys(load(OIDC + "session_h = 1.0")) == ["auth.session_h"]
     assert unused_keys(load('[auth]\nmode = "local"\n[node]\nae_title = "REGION"')) == []
+    assert unused_keys(load('[auth]\nid_claim = "sub"\ncharter_version = "2"')) == ["auth.id_claim"]
+
+
+def test_only_with_a_sign_in_that_asks_for_proof_may_others_reach_the_server(load: Load) -> None:
+    assert load(OIDC + '[server]\nhost = "0.0.0.0"\npublic_url = "https://mirc.example"').server.host == "0.0.0.0"
+    (told,) = problems(load, '[auth]\nmode = "demo"\n[server]\nhost = "0.0.0.0"')
+    assert told.startswith("server.host: '0.0.0.0' can be reached")
+    assert "sign in as anybody" in told
+    (told,) = problems(load, '[auth]\nmode = "demo"\n[server]\npublic_url = "https://mirc.example"')
+    assert told.startswith("server.public_url:")
+
+
+def test_an_issuer_is_kept_letter_by_letter(load: Load) -> None:
+    assert load(OIDC).auth.issuer == "https://issuer.example/"
 
 
 def test_a_members_credentials_come_from_the_environment() -> None:

@@ -15,10 +15,13 @@ from registry.errors import DatabaseError, DatabaseUnavailable
 
 TABLES = {
     "alembic_version",
+    "charter_signature",
     "epoch",
     "folder",
     "long_patient_id",
+    "practitioner",
     "secret",
+    "session",
     "site",
     "site_health",
     "study_copy",

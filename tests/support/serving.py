@@ -58,8 +58,9 @@ def settings_for(
 class Serving:
     """A running server. `url` is its root; `dicomweb(scope)` a DICOMweb root."""
 
-    def __init__(self, settings: Settings, url: str) -> None:
+    def __init__(self, settings: Settings, url: str, app: Any = None) -> None:
         self.settings = settings
+        self.app = app
         self.url = url
 
     def dicomweb(self, scope: str = "") -> str:
@@ -80,8 +81,9 @@ def serving(settings: Settings, database_url: str, *, policy: Policy | None = No
         thread = LoopThread("imagora")
         try:
             thread.run(_seed(settings, database_url))
+            app = create_app(settings, database_url, policy=policy)
             config = uvicorn.Config(
-                create_app(settings, database_url, policy=policy),
+                app,
                 http="httptools",
                 lifespan="on",
                 log_config=None,
@@ -91,7 +93,7 @@ def serving(settings: Settings, database_url: str, *, policy: Policy | None = No
             server = uvicorn.Server(config)
             done = asyncio.run_coroutine_threadsafe(server._serve([listener]), thread.loop)
             thread.run(_started(server, done))
-            yield Serving(settings, base)
+            yield Serving(settings, base, app)
             server.should_exit = True
             done.result(20)
         finally:

@@ -1,0 +1,102 @@
+"""The portal's sessions: a random word in the browser's cookie, its hash in the database that all processes share."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+from registry.database import Database
+
+#: What was read of a session counts for so long; then it is read again. So a session that another process ended is
+#: over here as soon as an opposition would hold, and a frame request costs no query.
+FRESH_S = 0.75
+_WORD_BYTES = 32
+_KNOWN_MAX = 10_000
+
+#: token_hash, rpps, seconds of life
+ADD = """
+INSERT INTO session (token_hash, rpps, expires_at) VALUES ($1, $2, now() + make_interval(secs => $3))
+"""
+
+#: token_hash → rpps, expires_at, of a session that is not over
+READ = "SELECT rpps, expires_at FROM session WHERE token_hash = $1 AND expires_at > now()"
+
+#: token_hash → rpps, if there was such a session
+REMOVE = "DELETE FROM session WHERE token_hash = $1 RETURNING rpps"
+
+SWEEP = "DELETE FROM session WHERE expires_at <= now()"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    rpps: str
+    expires_at: datetime
+
+
+class Sessions:
+    """Begins, finds and ends sessions. Raises `DatabaseUnavailable` and `DatabaseError`."""
+
+    def __init__(self, database: Database, *, lifetime_s: float, fresh_s: float = FRESH_S) -> None:
+        self._database = database
+        self.lifetime_s = lifetime_s
+        self._fresh_s = fresh_s
+        self._known: dict[bytes, tuple[float, Session | None]] = {}
+        self._asked: dict[bytes, asyncio.Task[Session | None]] = {}
+
+    async def begin(self, rpps: str) -> str:
+        """A new session; returns the word for the cookie, which is kept nowhere. Sessions that are over are removed."""
+        word = secrets.token_urlsafe(_WORD_BYTES)
+        await self._database.execute(SWEEP)
+        await self._database.execute(ADD, _hash(word), rpps, self.lifetime_s)
+        return word
+
+    async def find(self, word: str) -> Session | None:
+        """The session of this word, if it is not over."""
+        key = _hash(word)
+        now = time.monotonic()
+        known = self._known.get(key)
+        if known is not None and now - known[0] <= self._fresh_s:
+            return known[1]
+        # A viewer's two dozen requests at once share one look.
+        task = self._asked.get(key)
+        if task is None:
+            task = asyncio.create_task(self._read(key, now))
+            self._asked[key] = task
+            task.add_done_callback(lambda _: self._asked.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def end(self, word: str) -> Session | None:
+        """End a session; here at once, in other processes within a second."""
+        key = _hash(word)
+        session = await self.find(word)
+        await self._database.execute(REMOVE, key)
+        self._known[key] = (time.monotonic() + self._fresh_s, None)  # whatever a look under way still finds
+        return session
+
+    async def _read(self, key: bytes, asked_at: float) -> Session | None:
+        row = await self._database.fetchrow(READ, key)
+        session = Session(rpps=row["rpps"], expires_at=row["expires_at"]) if row is not None else None
+        if len(self._known) >= _KNOWN_MAX:
+            self._known.clear()
+        if key not in self._known or self._known[key][0] <= asked_at:
+            self._known[key] = (asked_at, session)
+        return session
+
+
+def form_token(word: str) -> str:
+    """What a form of ours carries to show that a page of ours was its origin: tied to the cookie, which pages can't
+    read and other sites can't guess."""
+    return hashlib.sha256(f"form {word}".encode()).hexdigest()
+
+
+def is_form_token(word: str, given: str) -> bool:
+    return hmac.compare_digest(form_token(word).encode(), given.encode())
+
+
+def _hash(word: str) -> bytes:
+    return hashlib.sha256(word.encode()).digest()
