@@ -41,6 +41,10 @@ def test_a_bad_token_is_not_taken(kind: str) -> None:
     assert not any(part in str(caught.value) for part in BAD[kind].split(".") if part)
 
 
+#: The year 2100: alike in every process that collects these tests.
+FAR = 4_102_444_800
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -49,8 +53,8 @@ def test_a_bad_token_is_not_taken(kind: str) -> None:
         {"SubjectNameID": 10001234567},
         {"exp": "tomorrow"},
         {"exp": True},
-        {"nbf": time.time() + 3600},
-        {"iat": time.time() + 3600},
+        {"nbf": FAR},
+        {"iat": FAR},
         {"aud": {"imagora": 1}},
         {"iss": ["https://issuer.example/"]},
         {"iss": "https://issuer.example"},
