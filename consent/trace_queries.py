@@ -38,8 +38,10 @@ OLD_MONTHS = """
 SELECT begins
 FROM pg_inherits AS part
 JOIN pg_class AS month ON month.oid = part.inhrelid
-CROSS JOIN LATERAL (SELECT to_timestamp(substr(month.relname, 7) || '_01 UTC', 'YYYY_MM_DD TZ') AS begins) AS named
-WHERE part.inhparent = 'trace'::regclass AND month.relname ~ '^trace_\\d{4}_\\d{2}$'
+CROSS JOIN LATERAL (SELECT make_timestamptz(substring(month.relname FROM '^trace_(\\d{4})_\\d{2}$')::int,
+                                            substring(month.relname FROM '^trace_\\d{4}_(\\d{2})$')::int,
+                                            1, 0, 0, 0, 'UTC') AS begins) AS named
+WHERE part.inhparent = 'trace'::regclass
   AND date_trunc('month', begins + interval '32 days', 'UTC') <= now() - make_interval(months => $1)
 ORDER BY begins
 """
