@@ -25,6 +25,8 @@ CODES: Mapping[str, AuditCode] = {
     "transferred": AuditCode("110104", "DICOM Instances Transferred", "R"),
     "accessed": AuditCode("110103", "DICOM Instances Accessed", "R"),
     "refused": AuditCode("110113", "Security Alert", "E"),
+    "signed-in": AuditCode("110114", "User Authentication", "E"),
+    "signed-out": AuditCode("110114", "User Authentication", "E"),
 }
 
 #: EventOutcomeIndicator (PS3.15 §A.5.1): 0 success, 8 serious failure.

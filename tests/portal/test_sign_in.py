@@ -77,6 +77,9 @@ def field(page: requests.Response, name: str) -> str:
     return found[1]
 
 
+_TRACES = "SELECT kind, outcome, requester_id, detail FROM trace ORDER BY recorded_at, writer, sequence"
+
+
 async def _fetch(url: str, sql: str) -> list[asyncpg.Record]:
     connection = await asyncpg.connect(url)
     try:
@@ -159,7 +162,7 @@ def test_sign_in_and_out_are_traced(twins: Twins) -> None:
     browser.sign_in()
     browser.sign_in()  # again: the first session ends
     browser.sign_in(UNSIGNED)
-    rows = fetch(twins.database, "SELECT kind, outcome, requester_id, detail FROM trace ORDER BY id")[before:]
+    rows = fetch(twins.database, _TRACES)[before:]
     assert [(row["kind"], row["outcome"], row["requester_id"]) for row in rows] == [
         ("signed-in", "success", GOOD),
         ("signed-out", "success", GOOD),

@@ -27,7 +27,10 @@ def traces(url: str) -> list[dict[str, Any]]:
     async def read() -> list[dict[str, Any]]:
         connection = await asyncpg.connect(url)
         try:
-            return [dict(record) for record in await connection.fetch("SELECT * FROM trace ORDER BY id")]
+            return [
+                dict(record)
+                for record in await connection.fetch("SELECT * FROM trace ORDER BY recorded_at, writer, sequence")
+            ]
         finally:
             await connection.close()
 
