@@ -387,19 +387,24 @@ def _said(values: Mapping[str, Any], table: str, key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+_WHY_LOOPBACK = {
+    "local": "knows one local requester: anyone who reached it could read every member's exams",
+    "demo": "lets anyone sign in as anybody: anyone who reached it could read every member's exams",
+    "oidc": "does not know yet which exams patients refuse to share: it would show them too",
+}
+
+
 def _exposed(host: str, public_url: str, mode: str) -> list[str]:
-    """Without a sign-in that asks for proof, nobody but this machine's users may reach the server."""
-    if mode == "oidc":
-        return []
-    why = "knows one local requester" if mode != "demo" else "lets anyone sign in as anybody"
+    """Nobody but this machine's users may reach the server, until it knows who asks and what patients refuse."""
+    why = _WHY_LOOPBACK.get(mode, _WHY_LOOPBACK["local"])
     problems = []
     if host and not is_loopback(host):
         problems.append(
-            f'server.host: {host!r} can be reached from other machines, and auth.mode = "{mode}" {why}: anyone who '
-            'reached it could read every member\'s exams. Use 127.0.0.1, ::1 or localhost, or auth.mode = "oidc"'
+            f'server.host: {host!r} can be reached from other machines, and auth.mode = "{mode}" {why}. '
+            "Use 127.0.0.1, ::1 or localhost"
         )
     if public_url and mode == "demo" and not is_loopback(urlsplit(public_url).hostname or ""):
-        problems.append(f'server.public_url: auth.mode = "demo" {why}: use an address of this machine (loopback)')
+        problems.append(f'server.public_url: auth.mode = "demo" {why}. Use an address of this machine (loopback)')
     return problems
 
 
