@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-from imagora_bench.processes import SCRIPTS, nginx_program
+from imagora_bench.processes import SCRIPTS
 from imagora_bench.ratios import compare, interleave, quartiles, table
-from imagora_demo.orthanc import available
 
 #: What the table must hold, and which lines have a target.
 LINES = {
@@ -25,10 +22,6 @@ LINES = {
 }
 
 
-@pytest.mark.skipif(
-    not available() or nginx_program() is None or shutil.which("setpriv") is None,
-    reason="Orthanc, nginx or setpriv is not installed",
-)
 def test_every_measurement_is_made_and_told(tmp_path: Path) -> None:
     written = tmp_path / "bench.json"
     sizes = ["--rounds", "1", "--studies", "12", "--instances", "4", "--relay-mb", "24", "--slow-s", "0.5"]

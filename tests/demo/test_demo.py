@@ -14,12 +14,10 @@ import pytest
 from imagora_demo import cast
 from imagora_demo.check import run_checks
 from imagora_demo.members import DemoError, start_members
-from imagora_demo.orthanc import available, free_port
+from imagora_demo.orthanc import free_port
 from imagora_demo.server import write_settings
 
 from imagora.settings import load_settings
-
-pytestmark = pytest.mark.skipif(not available(), reason="Orthanc is not installed")
 
 ROOT = Path(__file__).resolve().parents[2]
 

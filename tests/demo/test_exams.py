@@ -16,7 +16,7 @@ import numpy as np
 import pydicom
 import pytest
 from imagora_demo import cast, chest, documents, exams, pictures
-from imagora_demo.orthanc import OrthancServer, available
+from imagora_demo.orthanc import OrthancServer
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -238,7 +238,6 @@ def test_cast_has_the_cases_it_promises() -> None:
     assert {exam.site.emetteur for exam in cast.EXAMS} == {site.emetteur for site in cast.SITES if site.up}
 
 
-@pytest.mark.skipif(not available(), reason="Orthanc is not installed")
 def test_orthanc_takes_every_kind_of_exam() -> None:
     kinds: dict[str, Callable[[exams.StudyHeader], Iterable[bytes]]] = {
         "ct": partial(pictures.chest_ct, n=4, slice_mm=60.0),

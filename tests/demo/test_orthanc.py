@@ -19,13 +19,10 @@ from imagora_demo.orthanc import (
     OrthancError,
     OrthancServer,
     UploadRefusedError,
-    available,
     free_port,
     start_all,
     stop_all,
 )
-
-pytestmark = pytest.mark.skipif(not available(), reason="Orthanc is not installed")
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 

@@ -13,15 +13,13 @@ from pathlib import Path
 import pytest
 from browser import chromium, expect_picture, keep, page_of
 from imagora_demo import documents, exams, pictures
-from imagora_demo.orthanc import OrthancServer, available, free_port, start_all, stop_all
+from imagora_demo.orthanc import OrthancServer, free_port, start_all, stop_all
 from playwright.sync_api import Browser, Page, expect
 from viewer_harness import DIST, ask
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(not (DIST / "index.html").exists(), reason="OHIF is not installed: run scripts/setup"),
-    pytest.mark.skipif(not available(), reason="Orthanc is not installed"),
 ]
 
 START_S = 60.0

@@ -8,15 +8,13 @@ from collections.abc import Iterator
 import pytest
 from browser import chromium, expect_picture, keep, page_of
 from imagora_demo import documents, exams, pictures
-from imagora_demo.orthanc import OrthancServer, available
+from imagora_demo.orthanc import OrthancServer
 from playwright.sync_api import Browser, Page, expect
 from viewer_harness import DIST, Backend, application, ask, serving
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(not (DIST / "index.html").exists(), reason="OHIF is not installed: run scripts/setup"),
-    pytest.mark.skipif(not available(), reason="Orthanc is not installed"),
 ]
 
 WAIT_MS = 60_000
