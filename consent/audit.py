@@ -23,10 +23,17 @@ CODES: Mapping[str, AuditCode] = {
     "query": AuditCode("110112", "Query", "E"),
     "transfer-begun": AuditCode("110102", "Begin Transferring DICOM Instances", "E"),
     "transferred": AuditCode("110104", "DICOM Instances Transferred", "R"),
+    "store-begun": AuditCode("110102", "Begin Transferring DICOM Instances", "E"),
+    "stored": AuditCode("110104", "DICOM Instances Transferred", "C"),  # EventAction C: at the receiver
     "accessed": AuditCode("110103", "DICOM Instances Accessed", "R"),
     "refused": AuditCode("110113", "Security Alert", "E"),
-    "signed-in": AuditCode("110114", "User Authentication", "E"),
-    "signed-out": AuditCode("110114", "User Authentication", "E"),
+    "signed-in": AuditCode("110114", "User Authentication", "E", "110122"),
+    "signed-out": AuditCode("110114", "User Authentication", "E", "110123"),
+    "emergency-started": AuditCode("110113", "Security Alert", "E", "110127"),
+    "emergency-stopped": AuditCode("110113", "Security Alert", "E", "110138"),
+    "consent": AuditCode("110113", "Security Alert", "U", "110135"),
+    "administration": AuditCode("110113", "Security Alert", "U", "110137"),
+    "traces-read": AuditCode("110101", "Audit Log Used", "R"),
 }
 
 #: EventOutcomeIndicator (PS3.15 §A.5.1): 0 success, 8 serious failure.

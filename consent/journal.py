@@ -225,6 +225,7 @@ def _columns(links: list[Link]) -> tuple[object, ...]:
 
 
 def _record(event: Event) -> Record:
+    detail = {**event.detail, **_credential(event.requester.credential)}
     return Record(
         at=event.at.astimezone(UTC),
         kind=event.kind.value,
@@ -240,12 +241,16 @@ def _record(event: Event) -> Record:
         # As the column gives them back: it is filled from a text with commas.
         holders=tuple(filter(None, ",".join(map(_storable, event.holders)).split(","))),
         detail=orjson.dumps(
-            {
-                _storable(key): _storable(value) if isinstance(value, str) else value
-                for key, value in event.detail.items()
-            }
+            {_storable(key): _storable(value) if isinstance(value, str) else value for key, value in detail.items()}
         ).decode(),
     )
+
+
+def _credential(credential: str) -> dict[str, str]:
+    if not credential:
+        return {}
+    kind, _, reference = credential.partition(":")
+    return {"session": reference} if kind == "session" and reference else {"jti": credential}
 
 
 def _storable(text: str) -> str:

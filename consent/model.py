@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from consent.traits import Traits
 from registry import Role, Site
 
 
@@ -18,6 +19,9 @@ class Requester:
     name: str = ""
     home: Site | None = None
     role: Role = Role.PRACTITIONER
+    #: What let him in, for traces: a token's id (jti), or `session:` and 16 hexadecimal digits; "" for neither. It
+    #: makes nobody another requester.
+    credential: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +33,41 @@ class Exam:
     patient_id: str  # as shown: IPP@EMETTEUR, or the bare IPP with `patient_id = "local"`
     ids: frozenset[tuple[str, str]]  # every (IPP, EMETTEUR) known for it
     holders: tuple[Site, ...]
-    patient_name: str = ""  # alphabetic group
+    main_id: tuple[str, str] = ("", "")  # (IPP, EMETTEUR) of the patient's identity
+    accessions: frozenset[tuple[str, str]] = frozenset()  # (AccessionNumber, EMETTEUR), as each holder has it
+    traits: tuple[Traits, ...] = ()  # as each holder has them
+    ins: frozenset[str] = frozenset()
+    patient_name: str = ""  # as it is shown
     birth_date: str = ""  # YYYYMMDD
     sex: str = ""
+    #: False where `origin` is a guess: several sites hold it, and nothing in their data names who made it.
+    origin_named: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearMatch:
+    """An exam's patient who may be the person of an opposition: for the queue of the site's correspondent."""
+
+    opposition: int
+    emetteur: str
+    ipp: str
+    traits: Traits
+    name: str  # as the site spells it
+    difference: str
+    study_uid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
+    """`reason` is for traces and correspondents, never for the requester. `emergency` is the id of the emergency access
+    that alone makes it permitted."""
+
     permitted: bool
     reason: str = ""
+    opposition: int | None = None
+    by_ins: bool = False  # the opposition names the INS that the exam bears
+    emergency: str = ""
+    near: tuple[NearMatch, ...] = ()
 
 
 class Policy(Protocol):
@@ -52,10 +82,17 @@ class EventKind(StrEnum):
     QUERY = "query"  # 110112
     TRANSFER_BEGUN = "transfer-begun"  # 110102
     TRANSFERRED = "transferred"  # 110104
+    STORE_BEGUN = "store-begun"  # 110102, towards a member
+    STORED = "stored"  # 110104
     ACCESSED = "accessed"  # 110103: metadata, frames, bulk data, rendered
     REFUSED = "refused"
     SIGNED_IN = "signed-in"  # 110122
     SIGNED_OUT = "signed-out"  # 110123
+    EMERGENCY_STARTED = "emergency-started"  # 110127
+    EMERGENCY_STOPPED = "emergency-stopped"  # 110138
+    CONSENT = "consent"  # an opposition, a decision on a near match, an exam withheld or released
+    ADMINISTRATION = "administration"  # sites, practitioners, the charter
+    TRACES_READ = "traces-read"  # 110101
 
 
 class EventOutcome(StrEnum):

@@ -7,15 +7,19 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from registry.database import Database
+from registry.database import Database, DatabaseUnavailable
 
 #: What was read of a session counts for so long; then it is read again. So a session that another process ended is
 #: over here as soon as an opposition would hold, and a frame request costs no query.
 FRESH_S = 0.75
+#: A database that takes longer to look a session up does not answer: the connection is given up for a new one.
+ANSWER_S = 1.0
 _WORD_BYTES = 32
+_REFERENCE_DIGITS = 16
 _KNOWN_MAX = 10_000
 
 #: token_hash, rpps, seconds of life
@@ -36,6 +40,12 @@ SWEEP = "DELETE FROM session WHERE expires_at <= now()"
 class Session:
     rpps: str
     expires_at: datetime
+    reference: str  # names it in traces; lets nobody in
+
+    @property
+    def credential(self) -> str:
+        """As a requester carries it into traces."""
+        return _credential(self.reference)
 
 
 class Sessions:
@@ -48,15 +58,19 @@ class Sessions:
         self._known: dict[bytes, tuple[float, Session | None]] = {}
         self._asked: dict[bytes, asyncio.Task[Session | None]] = {}
 
-    async def begin(self, rpps: str) -> str:
-        """A new session; returns the word for the cookie, which is kept nowhere. Sessions that are over are removed."""
+    async def begin(self, rpps: str, *, traced: Callable[[str], Awaitable[None]]) -> str:
+        """A new session; returns the word for the cookie, which is kept nowhere. Sessions that are over are removed.
+
+        `traced` is given the session's credential and awaited before there is one: if it raises, there is none.
+        """
         word = secrets.token_urlsafe(_WORD_BYTES)
+        await traced(_credential(_reference(_hash(word))))
         await self._database.execute(SWEEP)
         await self._database.execute(ADD, _hash(word), rpps, self.lifetime_s)
         return word
 
     async def find(self, word: str) -> Session | None:
-        """The session of this word, if it is not over."""
+        """The session of this word, if it is not over. Known within a second, or `DatabaseUnavailable`."""
         key = _hash(word)
         now = time.monotonic()
         known = self._known.get(key)
@@ -79,8 +93,14 @@ class Sessions:
         return session
 
     async def _read(self, key: bytes, asked_at: float) -> Session | None:
-        row = await self._database.fetchrow(READ, key)
-        session = Session(rpps=row["rpps"], expires_at=row["expires_at"]) if row is not None else None
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                row = await self._database.fetchrow(READ, key)
+        except TimeoutError:
+            raise DatabaseUnavailable("the database does not answer in time") from None
+        session = None
+        if row is not None:
+            session = Session(rpps=row["rpps"], expires_at=row["expires_at"], reference=_reference(key))
         if len(self._known) >= _KNOWN_MAX:
             self._known.clear()
         if key not in self._known or self._known[key][0] <= asked_at:
@@ -96,6 +116,14 @@ def form_token(word: str) -> str:
 
 def is_form_token(word: str, given: str) -> bool:
     return hmac.compare_digest(form_token(word).encode(), given.encode())
+
+
+def _reference(token_hash: bytes) -> str:
+    return token_hash.hex()[:_REFERENCE_DIGITS]
+
+
+def _credential(reference: str) -> str:
+    return f"session:{reference}"
 
 
 def _hash(word: str) -> bytes:

@@ -101,11 +101,16 @@ _COLUMNS = """
 ROWS_OF = f"SELECT {_COLUMNS} FROM trace WHERE writer = $1 ORDER BY sequence"  # noqa: S608
 
 #: patient: as shown, or a bare IPP in LIKE's form with @% behind it. Transfers name further patients in their detail.
+#: Of emergencies, an origin is also told those that were declared for another site's patient, if an exam of its own was
+#: seen by them.
 #: origin, patient, patient pattern, requester, since, emergencies only; null = any → every column, oldest first
 SELECTED = f"""
 SELECT {_COLUMNS}
 FROM trace
-WHERE ($1::text IS NULL OR origin = $1)
+WHERE ($1::text IS NULL OR origin = $1
+       OR ($6 AND kind LIKE 'emergency-%' AND detail ->> 'emergency' IN (
+              SELECT seen.detail ->> 'emergency' FROM trace AS seen
+              WHERE seen.origin = $1 AND seen.detail -> 'emergency' IS NOT NULL)))
   AND ($2::text IS NULL OR patient_id = $2 OR patient_id LIKE $3
        OR $2 = ANY (string_to_array(detail ->> 'also', ' ')))
   AND ($4::text IS NULL OR requester_id = $4)

@@ -16,6 +16,8 @@ from registry.database import Connection, Database, Row
 class Selection:
     """Which traces. None = any. `site` is the origin's EMETTEUR in the registry's case; `patient_id` as it is shown
     (IPP@EMETTEUR), or a bare IPP, which finds that IPP everywhere; `requester_id` an RPPS or an AE title.
+    `emergencies`: only declarations and ends, and what was seen by them; a site is told, too, by which declaration for
+    another site's patient an exam of its own was seen.
     """
 
     site: str | None = None

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
+from yarl import URL
 
-from dicomweb.client import DicomWebMember, data_sets
+from dicomweb.client import JSON_TYPES, DicomWebMember
+from dicomweb.member_json import data_sets
+from dicomweb.streams import FULL
 from dicomweb.wire import query as wire_query
 from dicomweb.wire.media import parse_content_type
 from federation.errors import MemberError, MemberGarbage, MemberTimeout
@@ -19,6 +23,8 @@ from federation.model import Attributes, Deadline
 
 #: A row takes a few kilobytes; a page that is larger than this is none.
 _PAGE_MAX = 8 << 20
+#: Requests of one examination, at most. A member that is well is asked some forty.
+QUESTIONS_MAX = 80
 _OUTSIDE = re.compile(rb'["{}\[\]]')
 _INSIDE = re.compile(rb'["\\]')
 _OPENING = b"{["
@@ -115,10 +121,25 @@ class Page:
     rows: list[Attributes]
     whole: bool
     elapsed_s: float  # until the answer's head was there
+    status: int = 200
+
+
+class TooManyQuestions(MemberError):
+    """The examination has asked as much as one may; it is at fault, not the member."""
+
+    counts_against_member = False
 
 
 class ProbedMember(DicomWebMember):
-    """`DicomWebMember`, with searches that show how the member pages. Every error that leaves is a `MemberError`."""
+    """`DicomWebMember`, with questions that show the member's habits. Every error that leaves is a `MemberError`.
+
+    No more than `QUESTIONS_MAX` requests are made, one after the other.
+    """
+
+    json_type = JSON_TYPES[0]  # what searches accept
+    questions = 0
+    #: Whether what is no ASCII came in UTF-8; None = only ASCII came.
+    utf_8: bool | None = None
 
     async def page(
         self,
@@ -130,14 +151,19 @@ class ProbedMember(DicomWebMember):
         offset: int = 0,
         most: int,
         deadline: Deadline,
+        encoded: str = "",
     ) -> Page:
-        """Ask `path` (`/studies`, …) once and read at most `most` rows, whatever the member sends."""
+        """Ask `path` (`/studies`, …) once and read at most `most` rows, whatever the member sends.
+
+        `encoded` stands in the query as it is.
+        """
         text = wire_query.for_member(filters, include, include_all=False, limit=limit, offset=offset)
+        text = f"{encoded}&{text}" if encoded else text
         asked = time.monotonic()
-        async with self._request(f"{path}?{text}", "application/dicom+json", deadline) as response:
+        async with self._request(f"{path}?{text}", self.json_type, deadline) as response:
             elapsed_s = time.monotonic() - asked
             if response.status == 204:
-                return Page(rows=[], whole=True, elapsed_s=elapsed_s)
+                return Page(rows=[], whole=True, elapsed_s=elapsed_s, status=204)
             charset = parse_content_type(response.headers.get("Content-Type", "")).parameters.get("charset", "")
             with self._translated():
                 try:
@@ -145,7 +171,45 @@ class ProbedMember(DicomWebMember):
                         raw, whole = await _read_rows(response, most)
                 except TimeoutError:
                     raise MemberTimeout(f"{self.site.emetteur}: the answer's body took too long") from None
-        return Page(rows=data_sets(b"[" + b",".join(raw) + b"]", charset), whole=whole, elapsed_s=elapsed_s)
+        body = b"[" + b",".join(raw) + b"]"
+        self._note_encoding(body)
+        return Page(rows=data_sets(body, charset), whole=whole, elapsed_s=elapsed_s, status=response.status)
+
+    def _note_encoding(self, body: bytes) -> None:
+        if body.isascii() and rb"\u" not in body:
+            return
+        try:
+            good = "\ufffd" not in body.decode("utf-8")
+        except UnicodeDecodeError:
+            good = False
+        self.utf_8 = good and self.utf_8 is not False
+
+    async def answers(self, method: str, path: str, accept: str, deadline: Deadline) -> tuple[int, str]:
+        """→ (status, media type) of an answer whose body is not read."""
+        self._count()
+        with self._translated():
+            try:
+                async with asyncio.timeout(deadline.remaining_s):
+                    response = await self._connections.kept().request(
+                        method, URL(self._base + path, encoded=True), headers={"Accept": accept}, allow_redirects=False
+                    )
+            except TimeoutError:
+                raise MemberTimeout(f"{self.site.emetteur}: no answer within its deadline") from None
+        response.close()
+        return response.status, parse_content_type(response.headers.get("Content-Type", "")).media_type
+
+    @contextlib.asynccontextmanager
+    async def _request(
+        self, path: str, accept: str, deadline: Deadline, buffer: int = FULL, **headers: str
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        self._count()
+        async with super()._request(path, accept, deadline, buffer, **headers) as response:
+            yield response
+
+    def _count(self) -> None:
+        self.questions += 1
+        if self.questions > QUESTIONS_MAX:
+            raise TooManyQuestions(f"{self.site.emetteur}: after {QUESTIONS_MAX} questions")
 
 
 async def _read_rows(response: aiohttp.ClientResponse, most: int) -> tuple[list[bytes], bool]:

@@ -15,15 +15,20 @@ from consent import Unavailable
 from dicomweb.links import FacadeLinks
 from dicomweb.wire.media import related
 from dicomweb.wire.multipart import MultipartWriter, fresh_boundary
-from federation.errors import BrokenTransfer, Conflict, RequestError, SourcesUnavailable
+from dicomweb.wire.ranges import content_range
+from federation.errors import BrokenTransfer, Conflict, RequestError, SourcesUnavailable, Withdrawn
 from federation.model import Buffer, PartBegin, PartEvent
 from federation.report import Report
 from federation.retrieve import Retrieval
 
 _log = logging.getLogger(__name__)
 HEADER_MAX = 3 * 1024
-#: Pieces smaller than this are sent together.
-_SMALL = 32 * 1024
+#: What a single body hangs on beside its address: its form, and who asks.
+_VARY = (b"vary", b"accept, authorization, cookie")
+#: Pieces of a body are put together up to this size.
+_TOGETHER = 64 * 1024
+#: How often an answer is decided anew that was withdrawn before any of it left.
+_ANEW = 8
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -97,6 +102,13 @@ async def send_error(send: Send, error: RequestError, links: FacadeLinks | None 
     await send_json(send, error.http_status, body, headers, "application/json")
 
 
+def unavailable() -> SourcesUnavailable:
+    return SourcesUnavailable(
+        "What may be shown can't be confirmed, or the access can't be traced now, so nothing is shown or stored.",
+        retry_after_s=5,
+    )
+
+
 async def answer(
     send: Send, receive: Receive, links: FacadeLinks | None, work: Callable[[Send], Awaitable[None]]
 ) -> None:
@@ -114,7 +126,7 @@ async def answer(
 
     async def run() -> None:
         try:
-            await work(watched)
+            await _decided(work, watched, lambda: started)
         except RequestError as error:
             if started:
                 raise
@@ -122,8 +134,9 @@ async def answer(
         except Unavailable:
             if started:
                 raise
-            unavailable = SourcesUnavailable("The access can't be traced now, so nothing is shown.", retry_after_s=5)
-            await send_error(send, unavailable)
+            await send_error(send, unavailable())
+        except Withdrawn as error:
+            _log.info("transfer aborted", extra={"why": str(error)})
         except BrokenTransfer as error:
             _log.warning("transfer aborted", extra={"why": str(error)})
 
@@ -144,17 +157,36 @@ async def answer(
         await asyncio.gather(gone, task, return_exceptions=True)
 
 
+async def _decided(work: Callable[[Send], Awaitable[None]], send: Send, started: Callable[[], bool]) -> None:
+    """What must not be shown any more before a byte of it left is answered anew: as if it had been asked for now."""
+    for _ in range(_ANEW):
+        try:
+            await work(send)
+            return
+        except Withdrawn:
+            if started():
+                raise
+    raise Unavailable("the rules change faster than an answer can be sent")
+
+
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def relay(
-    send: Send, opened: AbstractAsyncContextManager[Retrieval], part_type: str, *, multipart: bool | None
+    send: Send,
+    opened: AbstractAsyncContextManager[Retrieval],
+    part_type: str,
+    *,
+    multipart: bool | None,
+    notices: Sequence[str] = (),
+    known: Callable[[str], bool] = lambda _: False,
 ) -> None:
     """Stream an open retrieval at the client's pace. Nothing is sent before its first part is in hand.
 
-    `multipart` None = as the member sends it.
+    `multipart` None = as the member sends it. `notices` are sentences for the Warning header. `known` tells whether the
+    client has already what bears a tag (304).
     """
     async with opened as retrieval:
         if multipart is None:
@@ -164,8 +196,26 @@ async def relay(
         first = await anext(events)
         begin = first[0]
         assert isinstance(begin, PartBegin)
-        headers = report_headers(retrieval.report)
-        headers += [(b"cache-control", b"no-store")]
+        headers = report_headers(retrieval.report, notices)
+        if retrieval.tag is not None:
+            headers += [(b"etag", f'"{retrieval.tag}"'.encode()), _VARY]
+            if known(retrieval.tag):  # before any range is looked at: RFC 9110 §13.2.2
+                headers.append((b"cache-control", b"no-store"))
+                await send({"type": "http.response.start", "status": 304, "headers": headers})
+                await send({"type": "http.response.body", "body": b""})
+                return
+        extent = retrieval.extent
+        if extent is not None:
+            headers.append((b"accept-ranges", b"bytes"))
+            if extent.ranged:
+                status = 206
+                headers.append((b"content-range", content_range(extent).encode()))
+            if extent.at is None:
+                error = {"error": f"Here are {extent.total} bytes, none of them where the Range header asks for some."}
+                await send_json(send, 416, error, headers, "application/json")
+                return
+            headers.append((b"content-length", str(len(extent.at)).encode()))
+        headers.append((b"cache-control", b"no-store"))
         writer: MultipartWriter | None = None
         if multipart:
             boundary = fresh_boundary()
@@ -175,12 +225,11 @@ async def relay(
             headers.append((b"content-type", begin.content_type.encode("latin-1")))
             headers.append((b"content-location", begin.location.encode("latin-1")))
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await _send_pieces(send, _pieces(writer, first))
+        body = _Body(send)
+        await body.add(_pieces(writer, first))
         async for batch in events:
-            await _send_pieces(send, _pieces(writer, batch))
-        await send(
-            {"type": "http.response.body", "body": writer.close() if writer is not None else b"", "more_body": False}
-        )
+            await body.add(_pieces(writer, batch))
+        await body.end(writer.close() if writer is not None else b"")
 
 
 def _pieces(writer: MultipartWriter | None, batch: Sequence[PartEvent]) -> list[Buffer]:
@@ -189,19 +238,36 @@ def _pieces(writer: MultipartWriter | None, batch: Sequence[PartEvent]) -> list[
     return [e for e in batch if isinstance(e, (bytes, bytearray, memoryview))]
 
 
-async def _send_pieces(send: Send, pieces: Sequence[Buffer]) -> None:
-    """Small pieces together, large ones by reference."""
-    small: list[Buffer] = []
-    for piece in pieces:
-        if len(piece) < _SMALL:
-            small.append(piece)
-            continue
-        if small:
-            await send({"type": "http.response.body", "body": b"".join(small), "more_body": True})
-            small = []
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    if small:
-        await send({"type": "http.response.body", "body": b"".join(small), "more_body": True})
+class _Body:
+    """A body under way. Small pieces go together, since each costs a system call; a large one by reference.
+
+    A small one is held back until more comes, so that a frame goes out as one with what closes it.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._held: list[Buffer] = []
+        self._size = 0
+
+    async def add(self, pieces: Sequence[Buffer]) -> None:
+        for piece in pieces:
+            if self._held and self._size + len(piece) > _TOGETHER:
+                await self._flush()
+            self._held.append(piece)
+            self._size += len(piece)
+            if self._size >= _TOGETHER:
+                await self._flush()
+
+    async def _flush(self) -> None:
+        body = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+        self._held, self._size = [], 0
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def end(self, last: bytes) -> None:
+        if self._held and self._size + len(last) > _TOGETHER:
+            await self._flush()
+        body = b"".join([*self._held, last])
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class Handler:

@@ -82,6 +82,14 @@ class MemberCannot(MemberError):
     counts_against_member = False
 
 
+class Untaggable(MemberCannot):
+    """It came in a form that has to be turned as a whole, and may be had in another."""
+
+
+class StoredOtherwise(MemberCannot):
+    """It was looked at: it is stored in another form than is asked for, and can't be turned into that here."""
+
+
 class RequestError(Exception):
     """The client's request can't be served as it is; the text says what to do and may be shown."""
 
@@ -103,6 +111,10 @@ class NotFound(RequestError):
 
 class NotAcceptable(RequestError):
     http_status = 406
+
+
+class TooLarge(RequestError):
+    http_status = 413
 
 
 class Conflict(RequestError):
@@ -133,3 +145,7 @@ class SourcesUnavailable(RequestError):
 
 class BrokenTransfer(Exception):
     """A transfer under way can't be completed: the connection to the client must be aborted."""
+
+
+class Withdrawn(BrokenTransfer):
+    """What is being transferred must not be shown any more."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from consent import ins
 from federation.model import Attributes
 from federation.names import alphabetic, normalise
 from registry import Directory, Site
@@ -35,6 +36,8 @@ class Record:
     sex: str = ""
     shown_name: str = ""  # as the holder spells it
     study_uid: str = ""
+    accession: str = ""
+    ins: tuple[str, ...] = ()  # in canonical form
 
     @property
     def id(self) -> Id:
@@ -73,6 +76,17 @@ class Identity:
         return named[0]
 
     @property
+    def origin_named(self) -> bool:
+        """False where the origin is a guess: several sites hold the study, and none of their data name another one."""
+        first = self.main.holder.emetteur
+        alone = True
+        for record in self.records:
+            if record.origin.emetteur != record.holder.emetteur:
+                return True
+            alone = alone and record.holder.emetteur == first
+        return alone
+
+    @property
     def ids(self) -> tuple[Id, ...]:
         """Every (IPP, EMETTEUR) known for it, the main one first; without those that have no IPP."""
         return tuple(dict.fromkeys(r.id for r in self.records if r.ipp))
@@ -83,8 +97,19 @@ class Identity:
 
 def text_of(attributes: Attributes, tag: str) -> str:
     """The first value of an attribute as stripped text; "" if it has none."""
-    value = first_of(attributes, tag)
+    try:  # `first_of`, the quickest way: this is done a dozen times for every row
+        values = attributes[tag]["Value"]
+        value = values[0]
+    except (KeyError, IndexError, TypeError):
+        return ""
+    if not isinstance(values, list):
+        return ""
     return value.strip(" \0") if isinstance(value, str) else "" if value is None else str(value)
+
+
+def single(values: Iterable[Any]) -> str:
+    """The one value that several stand for, as they are written in an instance (PS3.5 §6.4)."""
+    return "\\".join("" if v is None else str(v).strip(" \0") for v in values)
 
 
 def first_of(attributes: Attributes, tag: str) -> Any:
@@ -118,6 +143,22 @@ def other_ids(attributes: Attributes) -> list[tuple[str, str]]:
         for item in (items if isinstance(items, list) else ())
         if isinstance(item, dict)
     ]
+
+
+def ins_in(attributes: Attributes) -> tuple[str, ...]:
+    """INS numbers among a patient's ids: told by the assigning authority that qualifies them (0010,0024)."""
+    element = attributes.get("00101002")
+    items = element.get("Value") if isinstance(element, dict) else None
+    found: list[str] = []
+    for item in [attributes, *(items if isinstance(items, list) else ())]:
+        if not isinstance(item, dict):
+            continue
+        qualifiers = first_of(item, "00100024")
+        if isinstance(qualifiers, dict) and text_of(qualifiers, "00400032") in ins.OIDS:
+            number = ins.canonical(text_of(item, "00100020"))
+            if number is not None and number not in found:
+                found.append(number)
+    return tuple(found)
 
 
 #: What a hashed PatientID stands for, if it is one of ours.
@@ -166,15 +207,18 @@ def resolve(
 def record_of(attributes: Attributes, holder: Site, directory: Directory, *, long_ids: LongIds = no_long_ids) -> Record:
     """Read a row or a metadata object of `holder`."""
     raw = text_of(attributes, "00100020")
-    ipp, authority, origin = resolve(
-        raw,
-        holder,
-        directory,
-        coded_origin=origin_code(attributes, directory),
-        issuer=text_of(attributes, "00100021"),
-        others=other_ids(attributes),
-        long_ids=long_ids,
-    )
+    if "@" not in raw and "00080082" not in attributes:  # nearly all that a PACS made itself
+        ipp, authority, origin = raw, holder, holder
+    else:
+        ipp, authority, origin = resolve(
+            raw,
+            holder,
+            directory,
+            coded_origin=origin_code(attributes, directory),
+            issuer=text_of(attributes, "00100021"),
+            others=other_ids(attributes),
+            long_ids=long_ids,
+        )
     name = alphabetic(first_of(attributes, "00100010"))
     return Record(
         holder=holder,
@@ -187,6 +231,8 @@ def record_of(attributes: Attributes, holder: Site, directory: Directory, *, lon
         sex=text_of(attributes, "00100040").upper(),
         shown_name=name,
         study_uid=text_of(attributes, "0020000D"),
+        accession=text_of(attributes, "00080050"),
+        ins=ins_in(attributes) if "00101002" in attributes or "00100024" in attributes else (),
     )
 
 
@@ -206,6 +252,12 @@ def instance_identity(
     if own.id in located.ids and own.origin.emetteur == located.origin.emetteur:
         return located
     return Identity(records=(own,))
+
+
+def with_ins(identity: Identity, own: Record) -> Identity:
+    """An identity, with what one of its instances alone tells: the patient's INS. Itself if that is nothing new."""
+    known = {number for record in identity.records for number in record.ins}
+    return identity if known.issuperset(own.ins) else Identity(records=(*identity.records, own))
 
 
 def same_person(a: Record, b: Record) -> bool:
@@ -277,9 +329,10 @@ class Naming:
 
 
 def qualify(ipp: str, authority: Site) -> str:
-    """`4547` of csrom41200 → `4547@csrom41200`; over 64 characters, a hashed form that keeps the EMETTEUR."""
+    """`4547` of csrom41200 → `4547@csrom41200`; over 64 characters, or where it would be read as several values, a
+    hashed form that keeps the EMETTEUR."""
     whole = f"{ipp}@{authority.emetteur}"
-    if len(whole) <= PATIENT_ID_MAX:
+    if len(whole) <= PATIENT_ID_MAX and "\\" not in whole:
         return whole
     digest = hashlib.sha256(whole.encode()).hexdigest()[:32]
     return f"~{digest}@{authority.emetteur}"

@@ -9,8 +9,19 @@ from functools import lru_cache
 
 from pydicom.charset import convert_encodings, decode_bytes, encode_string
 
-from federation.elements import Changes, Head, encode_element, encode_item, items_of
-from federation.identity import SCHEME, Identity, Naming, Record, instance_identity, resolve, site_of_code
+from consent import ins
+from federation.elements import BadPart10, Changes, Head, encode_element, encode_item, items_of
+from federation.identity import (
+    SCHEME,
+    Identity,
+    Naming,
+    Record,
+    instance_identity,
+    resolve,
+    single,
+    site_of_code,
+    with_ins,
+)
 from federation.names import normalise
 from registry import Directory, Site
 
@@ -28,6 +39,7 @@ _READ = (
     _NAME,
     _PATIENT_ID,
     _ISSUER,
+    _QUALIFIERS,
     _OTHER_IDS,
     _BIRTH_DATE,
     _SEX,
@@ -35,9 +47,11 @@ _READ = (
 SOP_INSTANCE_UID = 0x0008_0018
 _CODE_VALUE, _CODING_SCHEME = 0x0008_0100, 0x0008_0102
 #: What is read of items, as texts by tag.
+_UNIVERSAL_ID = 0x0040_0032
 _TEXTS = frozenset({_CODE_VALUE, _CODING_SCHEME, _PATIENT_ID, _ISSUER})
 Item = dict[int, str]
 _DEFAULT = "iso8859"  # pydicom's name for the default repertoire
+_BACKSLASH = "\\"
 _DELIMITERS = {0x0A, 0x0C, 0x0D, 0x09}
 
 #: The identity of an instance that is not the one expected of its study: may it be passed on?
@@ -129,10 +143,13 @@ class InstanceTagger:
             sex=head.text(_SEX).upper(),
             shown_name=name,
             study_uid=self._identity.main.study_uid,
+            ins=_ins(raw, head.value(_QUALIFIERS) if head.vr(_QUALIFIERS) == b"SQ" else b"", others),
         )
         identity = instance_identity(self._identity, own, coded=coded is not None)
         if identity is not self._identity:
             self._stranger(identity)
+        elif (known := with_ins(identity, own)) is not identity:
+            self._stranger(known)
         return identity
 
     def _other_ids(self, head: Head, identity: Identity, others: list[Item], encodings: list[str]) -> Changes:
@@ -176,8 +193,31 @@ def _items(head: Head, tag: int, encodings: list[str]) -> list[Item]:
     vr = head.vr(tag)
     if vr not in (b"SQ", b"UN"):
         return []
-    raw = items_of(head.value(tag), implicit=vr == b"UN")
-    return [{t: _decode(v, encodings) for t, v in item.items() if t in _TEXTS} for item in raw]
+    implicit = vr == b"UN"
+    items: list[Item] = []
+    for raw in items_of(head.value(tag), implicit=implicit):
+        item = {t: _decode(v, encodings) for t, v in raw.items() if t in _TEXTS}
+        if oid := _qualifier(raw.get(_QUALIFIERS, b""), implicit=implicit):
+            item[_UNIVERSAL_ID] = oid
+        items.append(item)
+    return items
+
+
+def _qualifier(value: bytes, *, implicit: bool) -> str:
+    """UniversalEntityID of an IssuerOfPatientIDQualifiersSequence, "" if there is none that can be read."""
+    try:
+        items = items_of(value, implicit=implicit) if value else []
+    except BadPart10:
+        return ""
+    return items[0].get(_UNIVERSAL_ID, b"").strip(b" \0").decode("latin-1") if items else ""
+
+
+def _ins(raw: str, qualifiers: bytes, others: list[Item]) -> tuple[str, ...]:
+    """INS numbers among an instance's patient ids."""
+    named = [(raw, _qualifier(qualifiers, implicit=False))] if qualifiers else []
+    named += [(item.get(_PATIENT_ID, ""), item.get(_UNIVERSAL_ID, "")) for item in others]
+    numbers = (ins.canonical(text) for text, oid in named if oid in ins.OIDS)
+    return tuple(dict.fromkeys(n for n in numbers if n is not None))
 
 
 @lru_cache(maxsize=256)
@@ -195,16 +235,21 @@ def _encodings(character_set: str) -> list[str]:
 
 
 def _decode(raw: bytes, encodings: list[str]) -> str:
-    """Never two texts alike for two values: what is not in its character set is read as Latin-1."""
-    raw = raw.strip(b" \0")
+    """Never two texts alike for two values: what is not in its character set is read as Latin-1, and nothing but
+    padding is left out, as in rows."""
+    text = _decoded(raw.strip(b" \0"), encodings).strip(" \0")
+    return single(text.split(_BACKSLASH)) if _BACKSLASH in text else text
+
+
+def _decoded(raw: bytes, encodings: list[str]) -> str:
     try:
         if b"\x1b" not in raw:
-            return raw.decode("ascii" if raw.isascii() else encodings[0]).strip()
+            return raw.decode("ascii" if raw.isascii() else encodings[0])
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            return decode_bytes(raw, encodings, _DELIMITERS).strip()
+            return decode_bytes(raw, encodings, _DELIMITERS)
     except (UnicodeError, LookupError, UserWarning):
-        return raw.decode("latin-1").strip()
+        return raw.decode("latin-1")
 
 
 def _encode_own(text: str, encodings: list[str]) -> bytes:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from federation.copies import Copies
 from federation.errors import MemberError, MemberNotFound
 from federation.identity import Identity, Naming, record_of, text_of
 from federation.members import Members
 from federation.merge import Hit, merge
-from federation.model import Deadline, Level, Member, MemberRows, Outcome, Query, Scope
+from federation.metadata_cache import MetadataCache
+from federation.model import Attributes, Deadline, Level, Member, MemberRows, Outcome, Query, Scope
 from federation.report import Report
 from registry import Site
 
@@ -23,16 +26,22 @@ ABSENT_S = 20.0
 SILENT_S = 5.0
 #: Study UIDs in one question to a member: keeps its URL under 4 KB.
 BATCH = 50
+#: Such questions to one member at a time: a common name finds thousands of studies.
+_BATCHES_AT_ONCE = 4
 #: More instances than any study has; a member that stops earlier is asked for the rest.
 INSTANCES_MAX = 100_000
 _CACHE_MAX = 50_000
 _INVENTORY_MAX = 500
 
 #: What is asked of a study beyond the standard's return keys, to know whose it is.
-IDENTITY_TAGS = frozenset({"00100010", "00100020", "00100021", "00100030", "00100040", "00080082", "00101002"})
+IDENTITY_TAGS = frozenset(
+    {"00100010", "00100020", "00100021", "00100024", "00100030", "00100040", "00080050", "00080082", "00101002"}
+)
 
-#: Instance UID → series UID, of one holder.
+#: Instance UID → series UID, of one holder, by InstanceNumber.
 Contents = dict[str, str]
+#: Study UID and what is remembered of it → may it be used?
+MayRemember = Callable[[str, Callable[[], Sequence[Identity]]], bool]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +56,13 @@ class Location:
     @property
     def silent(self) -> set[str]:
         return {s.emetteur for s in self.report.failed}
+
+
+class Told(NamedTuple):
+    """How a question about some studies ended."""
+
+    study_uids: frozenset[str]
+    outcome: Outcome[list[Hit]]
 
 
 @dataclass(slots=True)
@@ -86,20 +102,34 @@ class Locator:
         self._known: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self._under_way: dict[tuple[str, str], _Question] = {}
         self._inventories: OrderedDict[tuple[str, str], tuple[float, Contents]] = OrderedDict()
+        self.metadata = MetadataCache()
+        copies.heard_of = lambda copy: self._found(copy.emetteur, copy.study_uid)
 
     def forget(self) -> None:
         """The registry changed: what was known of origins may be wrong."""
         self._known.clear()
         self._inventories.clear()
+        self.metadata.clear()
 
     def disbelieve(self, site: Site, study_uid: str) -> None:
         """A member that was said to hold a study does not give it."""
         self._known.pop((site.emetteur, study_uid), None)
         self._inventories.pop((site.emetteur, study_uid), None)
+        self.metadata.forget(site, study_uid)
 
     def learn(self, site: Site, study_uid: str, hits: Sequence[Hit]) -> None:
         """A search told what a member holds."""
         self._put((site.emetteur, study_uid), _Entry(time.monotonic() + PRESENT_S, tuple(hits)))
+
+    def found(self, site: Site, study_uid: str) -> None:
+        """A search found at a member what it said that it does not hold: whose the study is may rest on this holder.
+        What another process found is told by `Copies`."""
+        self._found(site.emetteur, study_uid)
+
+    def _found(self, emetteur: str, study_uid: str) -> None:
+        entry = self._known.get((emetteur, study_uid))
+        if entry is not None and entry.word == ():
+            del self._known[(emetteur, study_uid)]
 
     def _put(self, key: tuple[str, str], entry: _Entry) -> None:
         self._known[key] = entry
@@ -113,30 +143,41 @@ class Locator:
             return None
         return entry.word
 
-    async def locate(self, sites: Sequence[Site], study_uid: str, *, hurried: bool = False) -> Location:
+    async def locate(
+        self, sites: Sequence[Site], study_uid: str, may: MayRemember, *, hurried: bool = False
+    ) -> Location:
         """Ask every site whose word is missing. The answer is complete only if none was silent.
+
+        What is remembered counts only where it shows a study that `may` be remembered for this requester; else every
+        site is asked anew, as for a study that nobody has.
 
         `hurried` is for the hundreds of frames of a study that was located a moment ago: last words count even when
         they are due to be asked again, which then happens aside. A member that hangs must not hold each frame up.
         """
         now = time.monotonic()
-        if hurried and self._held(sites, study_uid):
+        held = [hit for site in sites for hit in self._recall(site, study_uid) or ()]
+        unheard = {site.emetteur for site in sites if self._recall(site, study_uid) is None}
+        if not held or not may(study_uid, lambda: self._identities(sites, study_uid, held, unheard)):
+            outcomes = await asyncio.gather(*(self._asked(site, study_uid) for site in sites))
+        elif hurried:
             outcomes = await asyncio.gather(*(self._last_word(site, study_uid, now) for site in sites))
         else:
             outcomes = await asyncio.gather(*(self._one(site, study_uid) for site in sites))
         report = Report()
         report.add(outcomes)
         hits = [h for o in outcomes if not isinstance(o.result, MemberError) for h in o.result]
-        heard = {s.emetteur for s in sites} - {s.emetteur for s in report.failed}
+        identities = self._identities(sites, study_uid, hits, {s.emetteur for s in report.failed})
+        for identity in identities:
+            self._copies.learn(study_uid, identity)
+        return Location(study_uid=study_uid, identities=identities, hits=hits, report=report)
+
+    def _identities(
+        self, sites: Sequence[Site], study_uid: str, hits: Sequence[Hit], silent: set[str]
+    ) -> list[Identity]:
+        heard = {s.emetteur for s in sites} - silent
         directory = self._members.directory()
         known = self._copies.absent(study_uid, [h.record for h in hits], heard, directory, self._naming.long_ids)
-        merged = merge(Level.STUDY, hits, directory, {study_uid: known})
-        for m in merged:
-            self._copies.learn(study_uid, m.identity)
-        return Location(study_uid=study_uid, identities=[m.identity for m in merged], hits=hits, report=report)
-
-    def _held(self, sites: Sequence[Site], study_uid: str) -> bool:
-        return any(self._recall(site, study_uid) for site in sites)
+        return [m.identity for m in merge(Level.STUDY, hits, directory, {study_uid: known})]
 
     async def _last_word(self, site: Site, study_uid: str, now: float) -> Outcome[list[Hit]]:
         entry = self._known.get((site.emetteur, study_uid))
@@ -151,6 +192,9 @@ class Locator:
         recalled = self._recall(site, study_uid)
         if recalled is not None:
             return Outcome(site=site, result=list(recalled), elapsed_s=0.0)
+        return await self._asked(site, study_uid)
+
+    async def _asked(self, site: Site, study_uid: str) -> Outcome[list[Hit]]:
         question = self._question(site, study_uid)
         question.waiting += 1
         try:
@@ -187,10 +231,12 @@ class Locator:
         self._put((site.emetteur, study_uid), entry)
         return outcome
 
-    async def complete(self, wanted: dict[str, tuple[Site, list[str]]]) -> tuple[list[Hit], list[Outcome[list[Hit]]]]:
-        """Ask each site about the studies listed for it (EMETTEUR → (site, study UIDs)), in batches.
+    async def complete(
+        self, wanted: dict[str, tuple[Site, list[str]]], *, at_once: int = BATCH
+    ) -> tuple[list[Hit], list[Told]]:
+        """Ask each site about the studies listed for it (EMETTEUR → (site, study UIDs)), in batches of `at_once`.
 
-        → (what they hold of them, each site's outcomes). A batch's silence about a study is not remembered:
+        → (what they hold of them, how each question ended). A batch's silence about a study is not remembered:
         some members don't understand lists.
         """
         found: list[Hit] = []
@@ -203,10 +249,16 @@ class Locator:
                     unknown.append(uid)
                 else:
                     found.extend(recalled)
-            questions += [(site, unknown[i : i + BATCH]) for i in range(0, len(unknown), BATCH)]
-        answers = await asyncio.gather(*(self._ask([site], uids) for site, uids in questions))
-        outcomes = [outcome for answer in answers for outcome in answer]
-        for outcome in outcomes:
+            questions += [(site, unknown[i : i + at_once]) for i in range(0, len(unknown), at_once)]
+        limits = {site.emetteur: asyncio.Semaphore(_BATCHES_AT_ONCE) for site, _ in questions}
+
+        async def ask(site: Site, uids: list[str]) -> list[Outcome[list[Hit]]]:
+            async with limits[site.emetteur]:  # its deadline begins here, not while others are before it
+                return await self._ask([site], uids)
+
+        answers = await asyncio.gather(*(ask(site, uids) for site, uids in questions))
+        told = [Told(frozenset(uids), answer[0]) for (_, uids), answer in zip(questions, answers, strict=True)]
+        for _, outcome in told:
             if isinstance(outcome.result, MemberError):
                 continue
             by_study: dict[str, list[Hit]] = {}
@@ -215,7 +267,7 @@ class Locator:
             for uid, hits in by_study.items():
                 self.learn(outcome.site, uid, hits)
             found.extend(outcome.result)
-        return [replace(hit, matched=False) for hit in found], outcomes
+        return [replace(hit, matched=False) for hit in found], told
 
     async def _ask(self, sites: Sequence[Site], study_uids: Sequence[str]) -> list[Outcome[list[Hit]]]:
         query = Query(
@@ -255,7 +307,8 @@ class Locator:
 
         async def call(member: Member, deadline: Deadline) -> Contents:
             answer = await member.search(query, limit=INSTANCES_MAX, deadline=deadline)
-            return {sop: text_of(row, "0020000E") for row in answer.rows if (sop := text_of(row, "00080018"))}
+            rows = sorted(answer.rows, key=_place_in_series)
+            return {sop: text_of(row, "0020000E") for row in rows if (sop := text_of(row, "00080018"))}
 
         outcomes = await self._members.ask(unknown, "inventory", call)
         report = Report()
@@ -270,3 +323,9 @@ class Locator:
         while len(self._inventories) > _INVENTORY_MAX:
             self._inventories.popitem(last=False)
         return Inventory(contents=contents, report=report)
+
+
+def _place_in_series(row: Attributes) -> tuple[float, str]:
+    """By InstanceNumber, so that the middle image is the middle one in whatever order a member tells them."""
+    number = text_of(row, "00200013")
+    return (float(number) if number.isdecimal() else math.inf, text_of(row, "00080018"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from federation.identity import Id
 
@@ -26,3 +26,11 @@ class LongPatientIDs:
     def take_pending(self) -> list[tuple[str, Id]]:
         pending, self._pending = list(self._pending.items()), {}
         return pending
+
+    def put_back(self, pending: Iterable[tuple[str, Id]]) -> None:
+        """The registry could not be told of these."""
+        self._pending = {**dict(pending), **self._pending}
+
+    def add(self, patient_id: str, known_as: Id) -> None:
+        """Take in what the registry knows."""
+        self._known[patient_id] = known_as

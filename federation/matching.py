@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from pydicom.datadict import dictionary_VR
-
 from federation import names
+from federation.dictionary import vr_of
+from federation.fuzzy import distance
+from federation.fuzzy import patterns as near_patterns
 from federation.identity import Identity, Naming, Record, qualify
 from federation.model import Attributes
+from federation.moments import Pair, combined, matches_pair, matches_range, to_ask
 from federation.wildcards import regex
 from registry import Directory, Site
 
@@ -25,19 +27,11 @@ SEX = "00100040"
 ISSUER = "00100021"
 #: Attributes that we write ourselves: a member can't match them, so they are never asked of one.
 OURS = frozenset({ISSUER, "00080054", "00080080", "00080082"})
-#: Attributes that are the same at every holder of a study, or that make two holders' records one person's: a
-#: search that filters on nothing else finds every holder by itself. None of series or instances is among them:
-#: holders may have different ones.
-SAME_EVERYWHERE = frozenset({"0020000D", "00080020", "00080030", PATIENT_NAME, BIRTH_DATE, SEX})
-
-
-@lru_cache(maxsize=4096)
-def vr_of(tag: str) -> str:
-    """The dictionary's VR of a tag (`00100010`), `UN` if it is not in it."""
-    try:
-        return dictionary_VR(int(tag, 16))
-    except KeyError:
-        return "UN"
+#: A search that filters on nothing else finds every holder of a study by itself. What else a row says, one holder may
+#: have otherwise: under one id another name, which may be the one of an opposition.
+SAME_EVERYWHERE = frozenset({"0020000D"})
+#: Each is a search of its own at every member. For more of them all that are hashed are asked for.
+_HASHES_MAX = 16
 
 
 @lru_cache(maxsize=1024)
@@ -55,17 +49,6 @@ def matches_exact_or_wild(pattern: str, value: str) -> bool:
     if "*" not in pattern and "?" not in pattern:
         return pattern == value
     return re.fullmatch(regex(pattern), value, re.DOTALL) is not None
-
-
-def matches_range(wanted: str, value: str) -> bool:
-    """Dates and times: one value, `a-b`, `-b`, `a-`. A shorter bound stands for the whole period that it names."""
-    value = value.replace(":", "").replace(".", "") if ":" in value else value.replace(".", "")
-    if not value:
-        return False
-    low, dash, high = wanted.replace(":", "").replace(".", "").partition("-")
-    if not dash:
-        return value.startswith(low) or (low.startswith(value) and set(low[len(value) :]) <= {"0"})
-    return (not low or value.ljust(len(low), "0") >= low) and (not high or value[: len(high)] <= high)
 
 
 def matches_value(tag: str, wanted: str, values: list[Any]) -> bool:
@@ -101,17 +84,29 @@ def matches_path(row: Attributes, path: str, wanted: str) -> bool:
 
 
 def matches_row(
-    row: Attributes, filters: Mapping[str, str], record: Record, naming: Naming, directory: Directory
+    row: Attributes,
+    filters: Mapping[str, str],
+    record: Record,
+    naming: Naming,
+    directory: Directory,
+    *,
+    fuzzy: bool = False,
 ) -> bool:
-    """All filters but those on attributes of ours, which are matched once the row is tagged."""
+    """All filters but those on attributes of ours, which are matched once the row is tagged. `fuzzy`: the patient's
+    name may also be near."""
+    pairs = combined(filters)
+    if pairs and not all(_matches_pair(row, pair, record) for pair in pairs):
+        return False
+    together = {path for pair in pairs for path in (pair.date_path, pair.time_path)}
     for path, wanted in filters.items():
-        if path in OURS or path.partition(".")[0] in OURS:
+        if path in OURS or path.partition(".")[0] in OURS or path in together:
             continue
         if path == PATIENT_ID:
             if not matches_patient_id(wanted, record, naming, directory):
                 return False
         elif path == PATIENT_NAME:
-            if not names.matches(wanted, _name_value(row, record)):
+            value = name_value(row, record)
+            if not (names.matches(wanted, value) or (fuzzy and distance(wanted, value) is not None)):
                 return False
         elif path == BIRTH_DATE and BIRTH_DATE not in row:
             if not matches_range(wanted, record.birth_date):
@@ -121,7 +116,13 @@ def matches_row(
     return True
 
 
-def _name_value(row: Attributes, record: Record) -> Any:
+def _matches_pair(row: Attributes, pair: Pair, record: Record) -> bool:
+    if pair.date_path == BIRTH_DATE and BIRTH_DATE not in row:
+        row = {**row, BIRTH_DATE: {"vr": "DA", "Value": [record.birth_date]}}
+    return matches_pair(row, pair)
+
+
+def name_value(row: Attributes, record: Record) -> Any:
     element = row.get(PATIENT_NAME)
     values = element.get("Value") if isinstance(element, dict) else None
     return values[0] if values else record.shown_name
@@ -174,6 +175,10 @@ def patient_ids_to_ask(wanted: str, member: Site, naming: Naming, directory: Dir
     if qualified is None:
         # Copies that came through us bear their origin behind an `@`; of an over-long id, a hash of both.
         hashed = [q for s in directory.sites if (q := qualify(wanted, s)) != f"{wanted}@{s.emetteur}"]
+        if set("*?") & set(wanted):
+            hashed = []  # that of a pattern is nobody's
+        elif len(hashed) > _HASHES_MAX:
+            hashed = ["~*"]
         return [wanted] if wanted.endswith("*") else [wanted, f"{wanted}@*", *hashed]
     ipp, site = qualified
     known = naming.long_ids(f"{ipp}@{site.emetteur}")
@@ -186,21 +191,36 @@ def patient_ids_to_ask(wanted: str, member: Site, naming: Naming, directory: Dir
 
 
 def filters_for(
-    filters: Mapping[str, str], member: Site, naming: Naming, directory: Directory, *, narrow: bool = False
+    filters: Mapping[str, str],
+    member: Site,
+    naming: Naming,
+    directory: Directory,
+    *,
+    narrow: bool = False,
+    fuzzy: bool = False,
+    ignores_case: bool = False,
 ) -> list[dict[str, str]]:
     """The searches that `member` is to be asked for one query, whose rows together hold every match.
 
-    `narrow` = the likely spellings of a name only, for when the wide patterns brought more than the cap.
+    `narrow` = the likely spellings of a name only, for when the wide patterns brought more than the cap. `fuzzy`: also
+    of names that are near. `ignores_case` = it is sure that names match in any case, or the answer is but a first try.
     """
-    asked = {p: v for p, v in filters.items() if p.partition(".")[0] not in OURS}
+    # Of a date and time that are one range, members are asked for the date only (PS3.18 §8.3.4.1.1, note).
+    times = {pair.time_path for pair in combined(filters)}
+    asked = {p: to_ask(p, v) for p, v in filters.items() if p.partition(".")[0] not in OURS and p not in times}
     variants = [asked]
-    name = asked.get(PATIENT_NAME)
-    if name is not None:
-        patterns = (names.narrow if narrow else names.widen)(name, ignores_case=member.quirks.names_ignore_case)
+    name, wanted = asked.get(PATIENT_NAME), asked.get(PATIENT_ID)
+    if name is not None and wanted is not None and not set("*?") & set(wanted):
+        # One patient's rows are few. Each form of his id with each form of his name would be a flood of searches.
+        variants = [_without(asked, PATIENT_NAME)]
+    elif name is not None:
+        if fuzzy:
+            patterns = near_patterns(name, ignores_case=ignores_case, narrow=narrow)
+        else:
+            patterns = (names.narrow if narrow else names.widen)(name, ignores_case=ignores_case)
         variants = [
             {**v, PATIENT_NAME: p} if p.strip("*^") else _without(v, PATIENT_NAME) for v in variants for p in patterns
         ]
-    wanted = asked.get(PATIENT_ID)
     if wanted is not None:
         variants = [
             {**v, PATIENT_ID: p} for v in variants for p in patient_ids_to_ask(wanted, member, naming, directory)

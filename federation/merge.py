@@ -39,10 +39,7 @@ class Merged:
     identity: Identity
     hits: list[Hit]  # identity order: the preferred holder's first
     row: Attributes
-
-    @property
-    def holders(self) -> tuple[Site, ...]:
-        return tuple({h.holder.emetteur: h.holder for h in self.hits}.values())
+    holders: tuple[Site, ...]  # in the same order
 
 
 def merge(
@@ -57,6 +54,11 @@ def merge(
         by_study.setdefault(hit.study_uid, []).append(hit)
     merged: list[Merged] = []
     for study_uid, mine in by_study.items():
+        if len(mine) == 1 and not (known and study_uid in known):  # nearly all
+            hit = mine[0]
+            if hit.matched:
+                merged.append(_merged(text_of(hit.row, UID_OF[level]), Identity(records=(hit.record,)), mine))
+            continue
         records = {_key(h.record): h.record for h in mine}
         for record in (known or {}).get(study_uid, ()):
             records.setdefault(_key(record), record)
@@ -78,11 +80,12 @@ def _of_identity(level: Level, identity: Identity, hits: Sequence[Hit]) -> list[
     by_uid: dict[str, list[Hit]] = {}
     for hit in mine:
         by_uid.setdefault(text_of(hit.row, UID_OF[level]), []).append(hit)
-    return [
-        Merged(study_uid=hs[0].study_uid, uid=uid, identity=identity, hits=hs, row=_union(hs))
-        for uid, hs in by_uid.items()
-        if any(h.matched for h in hs)
-    ]
+    return [_merged(uid, identity, hs) for uid, hs in by_uid.items() if any(h.matched for h in hs)]
+
+
+def _merged(uid: str, identity: Identity, hits: list[Hit]) -> Merged:
+    holders = tuple({h.holder.emetteur: h.holder for h in hits}.values())
+    return Merged(study_uid=hits[0].study_uid, uid=uid, identity=identity, hits=hits, row=_union(hits), holders=holders)
 
 
 def _union(hits: Sequence[Hit]) -> Attributes:
@@ -107,8 +110,7 @@ def ordered(level: Level, rows: Iterable[Merged]) -> list[Merged]:
     """Studies newest first, undated last; series and instances by number, unnumbered last; UIDs decide ties."""
     if level is Level.STUDY:
         items = sorted(rows, key=_tie)
-        items.sort(key=lambda m: _time(m.row), reverse=True)
-        items.sort(key=lambda m: _date(m.row), reverse=True)
+        items.sort(key=lambda m: (_date(m.row), _time(m.row)), reverse=True)
         return items
     number = "00200011" if level is Level.SERIES else "00200013"
     return sorted(rows, key=lambda m: (*_number(m.row, number), *_tie(m)))
@@ -120,7 +122,9 @@ def _tie(m: Merged) -> tuple[str, ...]:
 
 
 def _date(row: Attributes) -> str:
-    return _digits(text_of(row, "00080020").replace(".", "").replace("-", ""))  # ACR-NEMA and ISO 8601 forms
+    text = text_of(row, "00080020")
+    # ACR-NEMA and ISO 8601 forms
+    return text if text.isdecimal() else _digits(text.replace(".", "").replace("-", ""))
 
 
 def _time(row: Attributes) -> str:

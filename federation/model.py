@@ -96,6 +96,14 @@ class MemberRows:
     more: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberStored:
+    """A member's word on what it was sent: SOPInstanceUID → warning reason (0 = none), → failure reason."""
+
+    stored: Mapping[str, int]
+    failed: Mapping[str, int]
+
+
 class Form(StrEnum):
     """The forms in which pixels and attributes are retrieved (PS3.18 §10.4)."""
 
@@ -128,22 +136,51 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """One range of a body, in bytes, both ends included (RFC 9110 §14.1.2): from `first` to `last`, None = to its end;
+    without `first`, the last `last` bytes. `only_if` = for as long as it bears this tag, else the whole."""
+
+    first: int | None
+    last: int | None
+    only_if: str | None = None
+
+    def of(self, total: int) -> range | None:
+        """Where it lies in a body of `total` bytes; None: nowhere."""
+        if self.first is None:
+            return range(max(total - (self.last or 0), 0), total) if self.last else None
+        if self.first >= total:
+            return None
+        return range(self.first, total if self.last is None else min(self.last + 1, total))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Accept:
     """What the client can take, best first: (media type, transfer syntax or None) pairs.
 
-    Transfer syntax `*` = as stored. `multipart` False = a single part was asked for.
+    Transfer syntax `*` = as stored. `multipart` False = a single part was asked for. `span` = of bulk data as a single
+    part, only these bytes; None = the whole.
+    Transfer syntax `*` = as stored. `multipart` False = a single part was asked for. `or_stored` = instances that can't
+    be decoded may come as they are stored, since no transfer syntax was named (PS3.18 §8.7.3.5.2).
     """
 
     choices: tuple[tuple[str, str | None], ...]
     multipart: bool = True
+    span: Span | None = None
+    or_stored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartBegin:
-    """A new part begins. `location` is what the member calls it: never relayed as it is."""
+    """A new part begins. `location` is what the member calls it: never relayed as it is.
+
+    `length` of the whole in bytes, where it is known and this is the only part. `at` = which of its bytes come, None =
+    all.
+    """
 
     content_type: str
     location: str = ""
+    length: int | None = None
+    at: range | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +195,13 @@ PartEvent = PartBegin | PartEnd | Buffer
 class Delivery(Protocol):
     """An open transfer. `events` yields batches in stream order and ends only if the body was complete:
     a body that breaks off raises `MemberError`. `multipart` False = the member sent a single body. `partial` = the
-    member itself says that this is not all that there is (206)."""
+    member itself says that this is not all that there is (206), and no range was asked for. `tag` = a name for these
+    very bytes, which says nothing of the member (None = it gives none)."""
 
     media_type: str
     multipart: bool
     partial: bool
+    tag: str | None
 
     def events(self) -> AsyncIterator[Sequence[PartEvent]]: ...
 
@@ -182,6 +221,14 @@ class Member(Protocol):
 
     def retrieve(self, target: Target, accept: Accept, *, deadline: Deadline) -> AbstractAsyncContextManager[Delivery]:
         """`deadline` is for the answer's head; the body has an idle limit of the client's own."""
+        ...
+
+    async def store(self, parts: AsyncIterator[Sequence[PartEvent]], study_uid: str | None) -> MemberStored:
+        """Send Part-10 parts as they come; `study_uid` = all are of this study.
+
+        `parts` is read by the caller's task: what it raises breaks the request off and is raised again, and after a
+        `MemberError` it may be read on. Nothing is known to be stored then.
+        """
         ...
 
     def link_of(self, uri: str, study_uid: str) -> str | None:

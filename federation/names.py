@@ -4,46 +4,21 @@ for enough rows that such a comparison can be made here (they may be stricter)."
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
+from consent.traits import fold, named, normalise
 from federation.wildcards import regex
 
-#: Letters that Unicode does not decompose, spelled out.
-_LIGATURES = str.maketrans(
-    {"œ": "oe", "æ": "ae", "ß": "ss", "ø": "o", "ð": "d", "þ": "th", "ł": "l", "đ": "d", "ı": "i"}
-)
+__all__ = ["alphabetic", "any_letter", "fold", "literal_letters", "matches", "narrow", "normalise", "widen"]
+
 #: Consonants that are safe to name to a member that tells accents apart: no letter of Latin-1 and Latin-9 folds to
 #: them but Icelandic ð and þ. `g` is left out for Turkish ğ. Not covered: Polish ł, Czech ř, Vietnamese đ.
 _FIRM = frozenset("bdfhjklmpqrtvwx")
 #: Components that name nothing: PS3.5 §6.2.1.2 lets a name end before them.
 _EMPTY_END = re.compile(r"(?:\^\**)+\Z")
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
-
-
-@lru_cache(maxsize=65536)
-def fold(text: str) -> str:
-    """Case, accents and ligatures removed; punctuation kept. `É` → `e`, `Œ` → `oe`."""
-    if text.isascii():
-        return text.lower()
-    plain = unicodedata.normalize("NFKD", text.casefold().translate(_LIGATURES))
-    return "".join(c for c in plain if not unicodedata.combining(c)).lower()
-
-
-@lru_cache(maxsize=65536)
-def normalise(text: str) -> str:
-    """`fold`, with everything but letters, digits and the component delimiter `^` removed.
-
-    Trailing empty components go (PS3.5 §6.2.1.2): `DUPONT-LÉVY^Marie^^` → `dupontlevy^marie`.
-    """
-    return "".join(c for c in fold(text) if _named(c) or c == "^").rstrip("^")
-
-
-def _named(c: str) -> bool:
-    """Letters and digits; not the modifier letters, which people and phones write for an apostrophe."""
-    return c.isalnum() and not "\u02b0" <= c <= "\u02ff"
 
 
 def alphabetic(value: Any) -> str:
@@ -68,7 +43,7 @@ def _compiled(pattern: str) -> tuple[re.Pattern[str], ...]:
     """The forms in which a pattern is tried: with punctuation as typed, and without any."""
     forms = []
     kept = fold(pattern).strip()
-    bare = "".join(c for c in kept if _named(c) or c in "^*?")
+    bare = "".join(c for c in kept if named(c) or c in "^*?")
     for text in (_EMPTY_END.sub("", t) for t in (kept, bare if bare.strip("^") else kept)):
         components = text.split("^")
         # Components that the pattern does not name match anything, as people type `DUPONT` for `DUPONT^MARIE`.

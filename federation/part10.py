@@ -6,6 +6,7 @@ at most `HEAD_MAX` bytes of it; all that follows passes by reference.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
@@ -19,6 +20,7 @@ from federation.elements import (
     apply,
 )
 from federation.model import Buffer
+from federation.tail import TailWatch
 
 HEAD_MAX = 1 << 20
 _PREAMBLE = 132
@@ -28,6 +30,7 @@ AHEAD_MAX = 1 << 16
 #: Who wrote, sent or received the file, by AE title and by address (PS3.10 §7.1).
 _TITLES = (0x0002_0016, 0x0002_0017, 0x0002_0018)
 _ADDRESSES = (0x0002_0026, 0x0002_0027, 0x0002_0028)
+_UID = re.compile(rb"[0-9.]{1,64}")
 _INFLATE_STEP = 1 << 18
 _HEAD_STEP = 1 << 13
 
@@ -54,6 +57,7 @@ class HeadRewriter:
         self._meta_scanner = Scanner(self._meta, at=_PREAMBLE, stop_at=META_END)
         self._inflate: zlib._Decompress | None = None
         self._deflate: zlib._Compress | None = None
+        self._tail = TailWatch()
         self._odd = False  # the length of what was deflated so far
         self._syntax = ""
         self.head: Head | None = None
@@ -73,7 +77,11 @@ class HeadRewriter:
                 rest = rest[_HEAD_STEP:]
             chunk = rest
         if chunk:
-            out += [chunk] if self._inflate is None else self._pass_deflated(chunk)
+            if self._inflate is None:
+                self._tail.watch(chunk)
+                out.append(chunk)
+            else:
+                out += self._pass_deflated(chunk)
         return out
 
     def _feed_head(self, chunk: Buffer) -> list[Buffer]:
@@ -114,9 +122,10 @@ class HeadRewriter:
         if not scanner.done:
             return None
         element = scanner.elements.get(0x0002_0010)
-        if element is None:
+        syntax = bytes(self._meta[element.value : element.end]).strip(b" \0") if element is not None else b""
+        if not _UID.fullmatch(syntax):  # it is told on, in a header too
             raise BadPart10("file meta names no TransferSyntaxUID")
-        self._syntax = bytes(self._meta[element.value : element.end]).decode("ascii", "replace").strip(" \0")
+        self._syntax = syntax.decode()
         if self._syntax in (IMPLICIT, BIG_ENDIAN):
             raise UntaggableSyntax("implicit VR or big endian can't be tagged in the stream")
         if self._syntax in DEFLATED:
@@ -150,7 +159,7 @@ class HeadRewriter:
         try:
             self._ahead.scan()
         except BadPart10:
-            return True  # it is too far, or what is wrong there is not ours to judge
+            self._ahead.done = True  # it is too far, or what is wrong there is not ours to judge
         return self._ahead.done or last
 
     def _series_uid(self) -> str:
@@ -194,6 +203,7 @@ class HeadRewriter:
         self._buffer = bytearray()
         head = apply(self.head, self._change(self.head))
         meta = self._own_meta()
+        self._tail.watch(tail)
         if self._deflate is None:
             return [meta + head, tail] if tail else [meta + head]
         return [meta, *self._deflated([head + tail]), *self._pass_deflated(rest)]
@@ -210,7 +220,12 @@ class HeadRewriter:
 
     def _pass_deflated(self, chunk: Buffer) -> list[Buffer]:
         """Inflate and deflate again."""
-        return self._deflated(self._inflated(chunk))
+        return self._deflated(self._watched(self._inflated(chunk)))
+
+    def _watched(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self._tail.watch(piece)
+            yield piece
 
     def _deflated(self, pieces: Iterable[bytes]) -> list[Buffer]:
         assert self._deflate is not None

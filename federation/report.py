@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from federation.errors import MemberError, MemberNotFound, SourceStatus
 from federation.model import Outcome
@@ -39,6 +39,18 @@ class Report:
         standing.elapsed_s += elapsed_s
         if _WEIGHT[status] > _WEIGHT[standing.status]:
             standing.status = status
+
+    def forgive(self, emetteur: str) -> None:
+        """It could not give something in the form that was asked for, and that was made from what it gave."""
+        standing = self.sources.get(emetteur)
+        if standing is not None and standing.status in (SourceStatus.ERROR, SourceStatus.REFUSED):
+            standing.status = SourceStatus.OK
+
+    def begun_anew(self) -> Report:
+        """The same, of which no row is counted yet."""
+        return Report(
+            sources={name: replace(source, rows=0) for name, source in self.sources.items()}, notices=[*self.notices]
+        )
 
     @property
     def failed(self) -> list[SourceReport]:

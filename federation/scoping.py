@@ -19,6 +19,7 @@ class SearchOptions:
     member_cap: int = 1000  # rows taken from one member for one query
     require_patient_criterion: bool = True
     include_own_site: bool = False
+    page_rows: int = 20_000  # kept in all for the next pages of searches just made
 
 
 def sites_in(scope: Scope, directory: Directory) -> tuple[Site, ...]:

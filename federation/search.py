@@ -3,53 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Sequence
 
 from consent import Requester
+from federation.answering import Answer, Answering, Gathered
+from federation.asking import Asker, Found
 from federation.copies import Copies
-from federation.errors import MemberError, MemberGarbage, SourceStatus, SourcesUnavailable
+from federation.errors import MemberError, SourceStatus, SourcesUnavailable
+from federation.filling import Filler
 from federation.gate import Gate
-from federation.identity import Naming, Record, record_of, text_of
-from federation.locate import IDENTITY_TAGS, Locator
-from federation.matching import OURS, PATIENT_NAME, SAME_EVERYWHERE, filters_for, matches_row, matches_tagged
+from federation.identity import Identity, Naming, Record, group, record_of, text_of
+from federation.locate import Locator, Told
+from federation.matching import SAME_EVERYWHERE, matches_row
 from federation.members import Members
-from federation.merge import UID_OF, Hit, Merged, merge, ordered, page
-from federation.model import Attributes, Deadline, Level, Member, MemberRows, Outcome, Query
+from federation.merge import Hit, merge
+from federation.model import Attributes, Level, Outcome, Query
+from federation.pages import Pages
 from federation.report import Report
 from federation.scoping import CRITERION_NOTICE, SearchOptions, has_patient_criterion, own_site_left_out, sites_in
-from federation.tagging import Links, element, no_bulk, scrub, tag_patient, tag_source
+from federation.tagging import Links
+from federation.whose import Whose, ask_whose
 from registry import Directory, Site
-
-#: What rows below the study return of their parents (PS3.18 §10.6.3.3): members leave it out where a UID names them.
-_OF_STUDY = frozenset(
-    {"00080020", "00080030", "00080050", "00080090", "00100010", "00100020", "00100030", "00100040", "0020000D"}
-    | {"00200010"}
-)
-_OF_SERIES = frozenset({"00080060", "0008103E", "0020000E", "00200011"})
-_PARENTS = {Level.STUDY: frozenset[str](), Level.SERIES: _OF_STUDY, Level.INSTANCE: _OF_STUDY | _OF_SERIES}
-#: What people mean by "all", for members that know no such thing.
-_DESCRIPTIONS = frozenset({"00080070", "00080080", "00081030", "0008103E", "00081090", "00180015"})
-_COUNTED_AT_ONCE = 16
-
-
-@dataclass(slots=True, kw_only=True)
-class Answer:
-    """`rows` is the page; `remaining` rows follow it, or at least that many."""
-
-    rows: list[Attributes]
-    report: Report
-    remaining: int = 0
-    at_least: bool = False
-    asked: bool = True  # False: the search was not sent to anybody
-
-
-@dataclass(slots=True, kw_only=True)
-class _Found:
-    """What one member gave for one query."""
-
-    rows: list[Attributes]
-    capped: bool
 
 
 class Searcher:
@@ -62,6 +36,14 @@ class Searcher:
         self._gate = gate
         self._naming = naming
         self._options = options
+        self._asker = Asker(members, gate, naming, member_cap=options.member_cap)
+        filler = Filler(members, locator, gate, naming)
+        self._answering = Answering(locator, gate, naming, filler, member_cap=options.member_cap)
+        self._pages: Pages[Gathered] = Pages(rows_max=options.page_rows)
+
+    def forget_pages(self) -> None:
+        """The rules changed."""
+        self._pages.clear()
 
     async def search(
         self,
@@ -77,29 +59,47 @@ class Searcher:
 
         Raises `NotFound` (scope), `Conflict`, `SourcesUnavailable`, `consent.Unavailable`.
         """
+        came_at = asyncio.get_running_loop().time()
         sites = sites_in(query.scope, self._members.directory())
+        await self._gate.confirm()
         # The trace becomes durable while members are asked; nothing is answered before it is.
-        trace = asyncio.ensure_future(self._gate.trace_query(requester, query.scope, asked_as, request_id))
+        may = self._gate.remembers(requester)
+        trace = self._gate.trace_query(
+            requester, query, asked_as, request_id, lambda uid: self._locator.locate(sites, uid, may)
+        )
+        key = _page_key(requester, query, links, own_site)
+        kept = self._pages.get(key, version=self._gate.version) if query.offset else None
         try:
-            if query.study_uid is not None:
-                answer = await self._within_study(requester, query, links, sites)
+            if kept is not None:
+                gathered = kept
+            elif query.study_uid is not None:
+                gathered = await self._within_study(requester, query, sites)
             else:
-                answer = await self._across(requester, query, links, sites, own_site)
+                gathered = await self._across(requester, query, sites, own_site)
         except BaseException:
             await asyncio.gather(trace, return_exceptions=True)
             raise
         await trace
+        answer = await self._answering.answer(requester, query, links, gathered)
+        if kept is None and answer.remaining:
+            self._pages.put(key, gathered, rows=len(gathered.merged), version=gathered.version)
+        if answer.asked and not answer.rows:
+            # Nothing there, or nothing that may be seen: the time that it took must not tell which.
+            await self._copies.told()
+            await self._gate.even_out(came_at, answer.report)
+        if answer.report.none_answered:
+            raise SourcesUnavailable("None of the sources answered.", report=answer.report)
         return answer
 
     # Across studies ---------------------------------------------------------------------------------------------
 
     async def _across(
-        self, requester: Requester, query: Query, links: Links, sites: Sequence[Site], own_site: bool | None
-    ) -> Answer:
+        self, requester: Requester, query: Query, sites: Sequence[Site], own_site: bool | None
+    ) -> Gathered:
         report = Report()
         if self._options.require_patient_criterion and query.scope.wide and not has_patient_criterion(query):
             report.notices.append(CRITERION_NOTICE)
-            return Answer(rows=[], report=report, asked=False)
+            return Gathered(report=report, asked=False)
         include_own = self._options.include_own_site if own_site is None else own_site
         home = own_site_left_out(query, requester, include=include_own)
         if home is not None:
@@ -108,54 +108,30 @@ class Searcher:
         if not sites:
             return _nobody(report)
         directory = self._members.directory()
-        outcomes = await self._fan_out(query, sites, directory)
+        outcomes = await self._asker.ask(requester, query, sites, directory)
         report.add(outcomes)
-        hits, known = await self._matching(query, outcomes, report, directory)
+        hits, known, aside = await self._matching(requester, query, outcomes, report, directory)
         merged = merge(query.level, hits, directory, known)
         for m in merged:
             self._copies.learn(m.study_uid, m.identity)
+            for hit in m.hits:
+                self._locator.found(hit.holder, m.study_uid)
         if home is not None:
             merged = [m for m in merged if m.identity.origin.emetteur != home.emetteur]
-        return await self._answer(requester, query, links, merged, report)
-
-    async def _fan_out(self, query: Query, sites: Sequence[Site], directory: Directory) -> list[Outcome[_Found]]:
-        include = query.include | IDENTITY_TAGS | {p.partition(".")[0] for p in query.filters} - OURS
-        include |= _PARENTS[query.level]
-        if query.include_all:
-            include |= _DESCRIPTIONS
-        asked = replace(query, include=frozenset(include), limit=None, offset=0)
-        cap = self._options.member_cap
-
-        async def call(member: Member, deadline: Deadline) -> _Found:
-            variants = filters_for(query.filters, member.site, self._naming, directory)
-            found = await self._ask(member, asked, variants, cap, deadline)
-            if found.capped and PATIENT_NAME in query.filters:
-                # The wide patterns brought more than the cap: make sure that the likely spellings are there.
-                variants = filters_for(query.filters, member.site, self._naming, directory, narrow=True)
-                likely = await self._ask(member, asked, variants, cap, deadline)
-                found = _Found(rows=_distinct(query.level, [*likely.rows, *found.rows]), capped=True)
-            return found
-
-        return await self._members.ask(sites, "search", call)
-
-    async def _ask(
-        self, member: Member, query: Query, variants: Sequence[Mapping[str, str]], cap: int, deadline: Deadline
-    ) -> _Found:
-        searches = [member.search(replace(query, filters=v), limit=cap + 1, deadline=deadline) for v in variants]
-        answers: list[MemberRows] = [await searches[0]] if len(searches) == 1 else await asyncio.gather(*searches)
-        rows = answers[0].rows if len(answers) == 1 else [row for a in answers for row in a.rows]
-        uid_tag = UID_OF[query.level]
-        if not all(text_of(row, uid_tag) and text_of(row, "0020000D") for row in rows):
-            raise MemberGarbage(f"{member.site.emetteur}: rows without their UIDs")
-        rows = _distinct(query.level, rows)
-        return _Found(rows=rows[:cap], capped=len(rows) > cap or any(a.more for a in answers))
+        return Gathered(report=report, merged=merged, aside=aside)
 
     async def _matching(
-        self, query: Query, outcomes: Sequence[Outcome[_Found]], report: Report, directory: Directory
-    ) -> tuple[list[Hit], dict[str, list[Record]]]:
-        """→ (the rows that match, what else is known of whose they are)."""
+        self,
+        requester: Requester,
+        query: Query,
+        outcomes: Sequence[Outcome[Found]],
+        report: Report,
+        directory: Directory,
+    ) -> tuple[list[Hit], dict[str, list[Record]], list[Told]]:
+        """→ (the rows that match, what else is known of whose they are, how asking further about them ended)."""
         hits: list[Hit] = []
         answering: list[Site] = []
+        cut: list[Site] = []
         for outcome in outcomes:
             site, found = outcome.site, outcome.result
             if isinstance(found, MemberError):
@@ -163,76 +139,107 @@ class Searcher:
             answering.append(site)
             if found.capped:
                 report.note(site.emetteur, SourceStatus.CAPPED)
-            anonymous = [row for row in found.rows if "00100020" not in row]
-            whose = await self._whose(site, anonymous, report) if anonymous else {}
+                cut.append(site)
+            whose = await ask_whose(self._locator, site, found.rows, report, query.level)
             for row in found.rows:
                 study_uid = text_of(row, "0020000D")
-                record = (
-                    record_of(row, site, directory, long_ids=self._naming.long_ids)
-                    if "00100020" in row
-                    else whose.get(study_uid)
-                )
-                if record is not None and matches_row(row, query.filters, record, self._naming, directory):
+                record = whose.record(row, site, directory, self._naming, query.level)
+                if record is None:
+                    self._leave_out(requester, row, site, directory, report)
+                elif matches_row(row, query.filters, record, self._naming, directory, fuzzy=query.fuzzy):
                     hits.append(Hit(record=record, row=row, study_uid=study_uid))
         known: dict[str, list[Record]] = {}
-        if not query.filters.keys() <= SAME_EVERYWHERE and len(answering) > 1:
-            hits, known = await self._completed(query.level, hits, answering, report)
+        aside: list[Told] = []
+        # Who may hold what was found here and did not say so.
+        mute = cut if query.filters.keys() <= SAME_EVERYWHERE else answering
+        unasked: set[str] = set()
+        if mute and len(answering) > 1:
+            studies = self._worth_completing(requester, hits, directory)
+            unasked = {h.study_uid for h in hits} - studies
+            hits, known, aside = await self._completed(query.level, hits, studies, mute)
+        silent: dict[str, set[str]] = {}
+        for study_uids, told in aside:
+            if isinstance(told.result, MemberError):
+                for study_uid in study_uids:
+                    silent.setdefault(study_uid, set()).add(told.site.emetteur)
         heard = {s.emetteur for s in answering} - {s.emetteur for s in report.failed}
-        for study_uid, present in _by_study(hits).items():
-            absent = self._copies.absent(study_uid, present, heard, directory, self._naming.long_ids)
+        for study_uid, present in _by_study(h for h in hits if self._copies.knows(h.study_uid)).items():
+            mine = heard - silent.get(study_uid, set())
+            if study_uid in unasked:
+                mine -= {s.emetteur for s in mute} - {r.holder.emetteur for r in present}
+            absent = self._copies.absent(study_uid, present, mine, directory, self._naming.long_ids)
             if absent:
                 known.setdefault(study_uid, []).extend(absent)
-        return hits, known
+        return hits, known, aside
 
-    async def _whose(self, site: Site, rows: Sequence[Attributes], report: Report) -> dict[str, Record]:
-        """Rows without a PatientID: ask the member about their studies."""
-        uids = sorted({text_of(row, "0020000D") for row in rows})
-        found, outcomes = await self._locator.complete({site.emetteur: (site, uids)})
-        report.add(outcomes)
-        return {hit.study_uid: hit.record for hit in found}
+    def _worth_completing(self, requester: Requester, hits: Sequence[Hit], directory: Directory) -> set[str]:
+        """Their studies, without those that by all that is known of them may not be seen: about these nobody is asked,
+        as about one that is not there. At the requester's own site, who made an exam may still change that."""
+        home = requester.home
+        worth: set[str] = set()
+        for study_uid, present in _by_study(hits).items():
+            holders = {r.holder.emetteur for r in present}
+            if (home is not None and home.emetteur in holders) or any(
+                self._gate.permits(requester, study_uid, identity)
+                for identity in self._as_remembered(study_uid, present, holders, directory)
+            ):
+                worth.add(study_uid)
+        return worth
+
+    def _as_remembered(
+        self, study_uid: str, present: Sequence[Record], holders: set[str], directory: Directory
+    ) -> list[Identity]:
+        absent = self._copies.absent(study_uid, present, holders, directory, self._naming.long_ids)
+        if len(present) == 1 and not absent:
+            return [Identity(records=(present[0],))]
+        records = {(r.holder.emetteur, r.raw_patient_id): r for r in [*absent, *present]}
+        return group(records.values(), directory)
+
+    def _leave_out(
+        self, requester: Requester, row: Attributes, site: Site, directory: Directory, report: Report
+    ) -> None:
+        """A row of which nobody says whose it is: it might be an opposed person's, or be shown as another's."""
+        notice = f"Rows of {site.emetteur} were left out: it does not say whose they are"
+        alone = Identity(records=(record_of(row, site, directory, long_ids=self._naming.long_ids),))
+        if notice not in report.notices and self._gate.permits(requester, text_of(row, "0020000D"), alone):
+            report.notices.append(notice)
 
     async def _completed(
-        self, level: Level, hits: list[Hit], answering: Sequence[Site], report: Report
-    ) -> tuple[list[Hit], dict[str, list[Record]]]:
+        self, level: Level, hits: list[Hit], studies: set[str], mute: Sequence[Site]
+    ) -> tuple[list[Hit], dict[str, list[Record]], list[Told]]:
         """A filter on what differs between holders (PatientID, accession number…) may have found a study at one of
-        them only: ask the others that answered whether they hold it too."""
+        them only, and so may a cut: ask the others that answered whether they hold it too."""
         have = {(h.study_uid, h.holder.emetteur) for h in hits}
-        studies = sorted({h.study_uid for h in hits})
         wanted = {
             site.emetteur: (site, missing)
-            for site in answering
-            if (missing := [uid for uid in studies if (uid, site.emetteur) not in have])
+            for site in mute
+            if (missing := [uid for uid in sorted(studies) if (uid, site.emetteur) not in have])
         }
         if not wanted:
-            return hits, {}
-        found, outcomes = await self._locator.complete(wanted)
-        report.add(outcomes)
+            return hits, {}, []
+        found, told = await self._locator.complete(wanted)
         if level is Level.STUDY:
-            return [*hits, *found], {}
+            return [*hits, *found], {}, told
         known: dict[str, list[Record]] = {}
         for hit in found:
             known.setdefault(hit.study_uid, []).append(hit.record)
-        return hits, known
+        return hits, known, told
 
     # Within one study -------------------------------------------------------------------------------------------
 
-    async def _within_study(self, requester: Requester, query: Query, links: Links, sites: Sequence[Site]) -> Answer:
+    async def _within_study(self, requester: Requester, query: Query, sites: Sequence[Site]) -> Gathered:
         assert query.study_uid is not None
         if not sites:
             return _nobody(Report())
-        location = await self._locator.locate(sites, query.study_uid)
+        location = await self._locator.locate(sites, query.study_uid, self._gate.remembers(requester))
+        await self._gate.confirm()
         identity = self._gate.one_person(requester, location)
         if identity is None:
-            if location.report.none_answered:
-                raise SourcesUnavailable("No source could be asked.", report=location.report)
-            return Answer(rows=[], report=location.report)
+            return Gathered(report=location.report)
         directory = self._members.directory()
-        records: dict[str, list[Record]] = {}
-        for hit in location.hits:
-            if identity.knows(hit.record.raw_patient_id, hit.holder):
-                records.setdefault(hit.holder.emetteur, []).append(hit.record)
-        holders = [s for s in sites if s.emetteur in records]
-        outcomes = await self._fan_out(query, holders, directory)
+        holding = {h.holder.emetteur for h in location.hits if identity.knows(h.record.raw_patient_id, h.holder)}
+        holders = [s for s in sites if s.emetteur in holding]
+        outcomes = await self._asker.ask(requester, query, holders, directory)
         report = location.report
         report.add(outcomes)
         hits = []
@@ -241,116 +248,40 @@ class Searcher:
                 continue
             if outcome.result.capped:
                 report.note(outcome.site.emetteur, SourceStatus.CAPPED)
-            mine = {r.raw_patient_id: r for r in records[outcome.site.emetteur]}
+            site = outcome.site
+            whose = Whose(hit for hit in location.hits if hit.holder.emetteur == site.emetteur)
             for row in outcome.result.rows:
                 if text_of(row, "0020000D") != query.study_uid:
                     continue
                 if query.series_uid is not None and text_of(row, "0020000E") != query.series_uid:
                     continue
+                study = whose.hit(row)
+                if study is not None and not identity.knows(study.record.raw_patient_id, site):
+                    continue  # another person's, who was looked at above
                 # A row that bears an id of its own is nobody else's, whatever study it came with.
                 record = (
-                    mine.get(text_of(row, "00100020"))
-                    or record_of(row, outcome.site, directory, long_ids=self._naming.long_ids)
-                    if "00100020" in row
-                    else next(iter(mine.values()))
+                    study.record if study is not None else whose.record(row, site, directory, self._naming, query.level)
                 )
-                if matches_row(row, query.filters, record, self._naming, directory):
+                if record is None:
+                    self._leave_out(requester, row, site, directory, report)
+                elif matches_row(row, query.filters, record, self._naming, directory, fuzzy=query.fuzzy):
                     hits.append(Hit(record=record, row=row, study_uid=query.study_uid))
         merged = merge(query.level, hits, directory, {query.study_uid: list(identity.records)})
-        return await self._answer(requester, query, links, merged, report)
-
-    # The answer -------------------------------------------------------------------------------------------------
-
-    async def _answer(
-        self, requester: Requester, query: Query, links: Links, merged: list[Merged], report: Report
-    ) -> Answer:
-        if report.none_answered:
-            raise SourcesUnavailable("None of the sources answered.", report=report)
-        permitted: dict[tuple[str, int], bool] = {}
-        seen: list[Merged] = []
-        for m in merged:
-            key = (m.study_uid, id(m.identity))
-            may = permitted.get(key)
-            if may is None:
-                may = permitted[key] = self._gate.permits(requester, m.study_uid, m.identity)
-            if may:
-                seen.append(m)
-        if any(p.partition(".")[0] in OURS for p in query.filters):
-            for m in seen:
-                self._tag(m, query.level, links)
-            seen = [m for m in seen if matches_tagged(m.row, query.filters, m.identity)]
-        self._count_rows(seen, report)
-        rows, remaining = page(ordered(query.level, seen), query.offset, query.limit)
-        await self._count_unions(query.level, rows, report)
-        for m in rows:
-            self._tag(m, query.level, links)
-        self._say_conflicts(seen, report)
-        capped = report.capped
-        for source in capped:
-            report.notices.append(
-                f"Source {source.emetteur} was cut at {self._options.member_cap} rows: it has more, narrow the search"
-            )
-        return Answer(rows=[m.row for m in rows], report=report, remaining=remaining, at_least=bool(capped))
-
-    def _tag(self, m: Merged, level: Level, links: Links) -> None:
-        scrub(m.row, no_bulk)
-        tag_patient(m.row, m.identity, self._naming)
-        tag_source(m.row, level, m.holders, links, m.study_uid)
-
-    def _count_rows(self, seen: Sequence[Merged], report: Report) -> None:
-        for m in seen:
-            for emetteur in {h.holder.emetteur for h in m.hits}:
-                source = report.sources.get(emetteur)
-                if source is not None:
-                    source.rows += 1
-
-    def _say_conflicts(self, seen: Sequence[Merged], report: Report) -> None:
-        people: dict[str, set[int]] = {}
-        for m in seen:
-            people.setdefault(m.study_uid, set()).add(id(m.identity))
-        conflicts = sum(1 for identities in people.values() if len(identities) > 1)
-        if conflicts:
-            report.notices.append(
-                f"{conflicts} StudyInstanceUID stand for different patients at different sites: "
-                "open each through its own RetrieveURL"
-            )
-
-    async def _count_unions(self, level: Level, rows: Sequence[Merged], report: Report) -> None:
-        """Counts of what several holders have together can't be added up: take the union of their instances."""
-        several = [m for m in rows if len(m.holders) > 1]
-        if not several or level is Level.INSTANCE:
-            return
-        limit = asyncio.Semaphore(_COUNTED_AT_ONCE)
-
-        async def count(m: Merged) -> None:
-            async with limit:
-                inventory = await self._locator.inventory(m.study_uid, m.holders)
-            for source in inventory.report.failed:
-                report.note(source.emetteur, source.status, source.elapsed_s)
-            union = inventory.union()
-            if not union or inventory.report.failed:
-                return  # the largest count stands, and the source that could not be asked is named
-            if level is Level.STUDY:
-                m.row["00201206"] = element("IS", len(set(union.values())))
-                m.row["00201208"] = element("IS", len(union))
-            else:
-                m.row["00201209"] = element("IS", sum(1 for series in union.values() if series == m.uid))
-
-        await asyncio.gather(*(count(m) for m in several))
+        return Gathered(report=report, merged=merged)
 
 
-def _nobody(report: Report) -> Answer:
+def _page_key(requester: Requester, query: Query, links: Links, own_site: bool | None) -> Hashable:
+    """Searches with one key differ in nothing but their page."""
+    asked = (query.scope, query.level, query.study_uid, query.series_uid, frozenset(query.filters.items()))
+    return (requester, asked, query.include, query.include_all, query.fuzzy, links, own_site)
+
+
+def _nobody(report: Report) -> Gathered:
     report.notices.append("No source is connected in this scope")
-    return Answer(rows=[], report=report, asked=False)
+    return Gathered(report=report, asked=False)
 
 
-def _distinct(level: Level, rows: Sequence[Attributes]) -> list[Attributes]:
-    """One row per UID and PatientID: several searches may have found the same."""
-    uid = UID_OF[level]
-    return list({(text_of(r, uid), text_of(r, "00100020"), text_of(r, "0020000D")): r for r in rows}.values())
-
-
-def _by_study(hits: Sequence[Hit]) -> dict[str, list[Record]]:
+def _by_study(hits: Iterable[Hit]) -> dict[str, list[Record]]:
     studies: dict[str, list[Record]] = {}
     for hit in hits:
         studies.setdefault(hit.study_uid, []).append(hit.record)

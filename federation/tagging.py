@@ -6,6 +6,7 @@ Nothing by which a member calls itself leaves: its URLs, hosts and AE titles are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 from federation.identity import SCHEME, Identity, Naming, Record, first_of, text_of
@@ -29,14 +30,25 @@ def element(vr: str, *values: Any) -> dict[str, Any]:
     return {"vr": vr, "Value": list(values)} if values else {"vr": vr}
 
 
+@lru_cache(maxsize=1024)
+def _constant(vr: str, *values: str) -> dict[str, Any]:
+    """An `element` that many rows share: nobody changes a row once it is tagged."""
+    return element(vr, *values)
+
+
 def institution_code(origin: Site) -> dict[str, Any]:
-    """InstitutionCodeSequence with our one item."""
+    """InstitutionCodeSequence with our one item. Shared by all that it is written into."""
+    return _institution_code(origin.number, origin.name)
+
+
+@lru_cache(maxsize=1024)
+def _institution_code(number: int, name: str) -> dict[str, Any]:
     return element(
         "SQ",
         {
-            "00080100": element("SH", str(origin.number)),
+            "00080100": element("SH", str(number)),
             "00080102": element("SH", SCHEME),
-            "00080104": element("LO", origin.name[:64]),
+            "00080104": element("LO", name[:64]),
         },
     )
 
@@ -50,8 +62,8 @@ def other_id(ipp: str, authority: Site) -> Attributes:
     """One item of OtherPatientIDsSequence."""
     item: Attributes = {
         "00100020": element("LO", ipp),
-        "00100021": element("LO", authority.emetteur),
-        "00100022": element("CS", "TEXT"),
+        "00100021": _constant("LO", authority.emetteur),
+        "00100022": _constant("CS", "TEXT"),
     }
     if authority.oid:
         item["00100024"] = qualifiers(authority.oid)
@@ -64,7 +76,7 @@ def tag_patient(attributes: Attributes, identity: Identity, naming: Naming) -> N
     patient_id = naming.patient_id(main)
     attributes["00100020"] = element("LO", patient_id) if patient_id else element("LO")
     if patient_id:
-        attributes["00100021"] = element("LO", naming.issuer_of(main))
+        attributes["00100021"] = _constant("LO", naming.issuer_of(main))
         oid = naming.issuer_oid(main)
         if oid:
             attributes["00100024"] = qualifiers(oid)
@@ -75,11 +87,16 @@ def tag_patient(attributes: Attributes, identity: Identity, naming: Naming) -> N
     origin = identity.origin
     attributes["00080082"] = institution_code(origin)
     if not text_of(attributes, "00080080"):
-        attributes["00080080"] = element("LO", origin.name[:64])
+        attributes["00080080"] = _constant("LO", origin.name[:64])
 
 
 def _append_ids(attributes: Attributes, identity: Identity) -> None:
-    kept = attributes.get("00101002", {}).get("Value")
+    element_there = attributes.get("00101002")
+    if element_there is None and len(identity.records) == 1:  # nearly all
+        if identity.main.ipp:
+            attributes["00101002"] = element("SQ", other_id(identity.main.ipp, identity.main.authority))
+        return
+    kept = (element_there or {}).get("Value")
     items = [i for i in kept if isinstance(i, dict)] if isinstance(kept, list) else []
     standing = {(text_of(i, "00100020"), text_of(i, "00100021")) for i in items}
     items += [
@@ -101,8 +118,8 @@ def _authorities(identity: Identity) -> list[tuple[str, Record]]:
 
 def tag_source(attributes: Attributes, level: Level, holders: Sequence[Site], links: Links, study_uid: str) -> None:
     """RetrieveAETitle (holders, preferred first), RetrieveURL of the preferred one, the character set."""
-    attributes["00080005"] = element("CS", "ISO_IR 192")
-    attributes["00080054"] = element("AE", *(s.emetteur for s in holders))
+    attributes["00080005"] = _constant("CS", "ISO_IR 192")
+    attributes["00080054"] = _constant("AE", *[s.emetteur for s in holders])
     series = text_of(attributes, "0020000E") if level is not Level.STUDY else ""
     instance = text_of(attributes, "00080018") if level is Level.INSTANCE else ""
     attributes["00081190"] = element("UR", links.retrieve_url(holders[0], study_uid, series, instance))
@@ -117,7 +134,7 @@ def scrub(attributes: Attributes, bulk: Callable[[str], str | None], *, top: boo
     for tag in _SELF:
         attributes.pop(tag, None)
     if top:
-        for tag in [t for t in attributes if t.startswith("0002") and t != "00020010"]:
+        for tag in [t for t in attributes if t < "0003" and t.startswith("0002") and t != "00020010"]:
             del attributes[tag]
     contents: Iterable[Any] = attributes.values()
     for content in contents:
@@ -132,7 +149,8 @@ def scrub(attributes: Attributes, bulk: Callable[[str], str | None], *, top: boo
                 content["BulkDataURI"] = ours
         values = content.get("Value")
         for item in values if isinstance(values, list) else ():
-            if isinstance(item, dict):  # whatever VR it says: not all members say that it is a sequence
+            # Whatever VR it says: not all members say that it is a sequence. Nearly all are names, and nothing else.
+            if isinstance(item, dict) and not (len(item) == 1 and isinstance(item.get("Alphabetic"), str)):
                 lost += scrub(item, bulk, top=False)
     return lost
 

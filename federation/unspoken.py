@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from federation.errors import MemberUnreachable
-from federation.model import Accept, Deadline, Delivery, MemberRows, Query, Target
+from federation.model import Accept, Deadline, Delivery, MemberRows, MemberStored, PartEvent, Query, Target
 from registry import Site
 
 
@@ -29,6 +29,9 @@ class UnspokenMember:
     async def retrieve(self, target: Target, accept: Accept, *, deadline: Deadline) -> AsyncIterator[Delivery]:
         raise self._refuse()
         yield  # type: ignore[unreachable]
+
+    async def store(self, parts: AsyncIterator[Sequence[PartEvent]], study_uid: str | None) -> MemberStored:
+        raise self._refuse()
 
     def link_of(self, uri: str, study_uid: str) -> str | None:
         return None

@@ -7,9 +7,10 @@ import contextlib
 import hmac
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -20,40 +21,54 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from consent import Access, Open, Policy
+from consent import Access, Event, Policy
 from consent.bearer import BearerCheck
+from consent.book import Book
+from consent.emergencies import EmergencyEnds, EmergencyStore
+from consent.findings import Findings
 from consent.heads import HeadFile, load_or_make_keys
 from consent.journal import Journal
 from consent.keeper import Keeper
+from consent.policy import Rules
+from consent.reading import BookReader
 from consent.sessions import Sessions
 from consent.tokens import TokenRules
 from dicomweb.client import ClientOptions, DicomWebMember
 from dicomweb.client import Credentials as MemberLogin
-from dicomweb.facade import Facade
+from dicomweb.facade import Facade, Showing
 from dicomweb.links import LinkKey
-from federation.copies import Copies, Copy
+from federation.copies import Copies
 from federation.gate import Gate
 from federation.identity import Naming
 from federation.locate import Locator
 from federation.long_ids import LongPatientIDs
+from federation.making import Maker
 from federation.members import MemberClient, Members
+from federation.pixels.pool import PixelPool, PoolSettings
 from federation.retrieve import Retriever
 from federation.scoping import SearchOptions
 from federation.search import Searcher
+from federation.store import StoreLimits, Storer
 from federation.unspoken import UnspokenMember
 from imagora.authentication import Authenticated, Credentials, Local, requester_of
+from imagora.checking import Checker
 from imagora.demo_issuer import demo_issuer, demo_rules
+from imagora.emergency import emergency_route, shown_ids
+from imagora.findings_writer import FindingsWriter
 from imagora.health import HealthRecorder
 from imagora.jwks import keys_from
-from imagora.metrics import Metrics
+from imagora.learnt import Learnt, OneMemory
+from imagora.metrics import Metrics, profile_text
 from imagora.middleware import KnownHosts, Observed
+from imagora.resolver import Resolver
 from imagora.settings import Settings, is_loopback, member_credentials, metrics_token
 from portal.isolation import IsolationHeaders
 from portal.ohif import viewer_routes
 from portal.sign_in import Host, SignIn
 from registry import Directory, Site
 from registry.database import Database, DatabaseError
-from registry.store import LongPatientID, RegistryStore, StudyCopy
+from registry.profiles import ProfileStore
+from registry.store import RegistryStore
 from registry.watch import RegistryCache
 
 _log = logging.getLogger(__name__)
@@ -65,12 +80,14 @@ class Server:
 
     database: Database
     registry: RegistryCache
-    journal: Journal
+    trace: Callable[[Event], Awaitable[None]]  # returns once it is durable
     members: Members
     locator: Locator
     searcher: Searcher
     retriever: Retriever
-    copies: Copies
+    storer: Storer
+    showing: Showing
+    learnt: Learnt
     long_ids: LongPatientIDs
     store: RegistryStore
     credentials: Credentials | None  # None: one local requester
@@ -78,21 +95,27 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, url: str, metrics: Metrics, policy: Policy
+    settings: Settings, url: str, metrics: Metrics, policy: Policy | None
 ) -> AsyncIterator[tuple[Server, LinkKey]]:
     """Open everything in order; close in reverse, letting traces of ended transfers be written."""
     async with contextlib.AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database(url))
         store = RegistryStore(database, node=settings.node.ae_title)
-        registry = await stack.enter_async_context(RegistryCache(store))
+        book = Book()
+        rules = Rules(book)
+        registry = await stack.enter_async_context(RegistryCache(store, (BookReader(book),)))
         journal = Journal(database)
+        trace = metrics.traced(journal.write)
         keys = await asyncio.to_thread(load_or_make_keys, settings.trace_key_path)
         heads = HeadFile(settings.heads_path)
         retention = settings.traces.retention_months
         # Entered before the journal, so that it signs the journal's last rows after they are written.
         await stack.enter_async_context(Keeper(database, journal, keys, heads, retention_months=retention))
         await stack.enter_async_context(journal)
-        long_ids = LongPatientIDs({i.hashed: (i.ipp, i.emetteur) for i in await store.long_patient_ids()})
+        shown = shown_ids(lambda: registry.directory, qualified=settings.search.patient_id == "qualified")
+        await stack.enter_async_context(EmergencyEnds(database, trace, shown))
+        long_ids, copies = LongPatientIDs(), Copies()
+        learnt = await stack.enter_async_context(Learnt(store, copies, long_ids, lambda: registry.directory))
         naming = Naming(
             qualified=settings.search.patient_id == "qualified",
             issuer=settings.federation.issuer,
@@ -100,19 +123,11 @@ async def running(
             long_ids=long_ids.get,
             note=long_ids.note,
         )
-        copies = Copies(
-            Copy(
-                study_uid=c.study_uid,
-                emetteur=c.emetteur,
-                patient_id=c.patient_id,
-                person=c.person,
-                series=frozenset(c.series),
-            )
-            for c in await store.study_copies()
-        )
         tls = ssl.create_default_context()
         options = ClientOptions(
-            json_cap=settings.search.json_cap_mb << 20, metadata_cap=settings.search.metadata_cap_mb << 20
+            json_cap=settings.search.json_cap_mb << 20,
+            metadata_cap=settings.search.metadata_cap_mb << 20,
+            connections=settings.search.member_connections,
         )
 
         def connect(site: Site) -> MemberClient:
@@ -134,9 +149,19 @@ async def running(
         )
         stack.push_async_callback(members.aclose)
         await stack.enter_async_context(HealthRecorder(members.health, store))
+        every_s = settings.search.check_every_h * 3600
+        await stack.enter_async_context(Checker(database, members, every_s=every_s))
         locator = Locator(members, naming, copies)
         registry.on_change(_on_new_sites(registry.directory, locator.forget))
-        gate = Gate(Access(policy, journal.write), naming)
+        findings = Findings()
+        await stack.enter_async_context(FindingsWriter(database, findings))
+        resolver = await stack.enter_async_context(Resolver(database, members, naming))
+        registry.on_change(lambda _: resolver.wake())
+        access = Access(policy or rules, trace, registry, findings, emergencies=rules.emergencies)
+        gate = Gate(access, naming)
+        registry.on_change(lambda _: gate.review())
+        # Nothing of an exam that is opposed stays in memory.
+        registry.on_change(lambda _: locator.metadata.clear())
         searcher = Searcher(
             members,
             locator,
@@ -149,27 +174,41 @@ async def running(
                 include_own_site=settings.search.own_site == "include",
             ),
         )
-        retriever = Retriever(members, locator, copies, gate, naming)
+        registry.on_change(lambda _: searcher.forget_pages())
+        pool = PixelPool(
+            PoolSettings(
+                processes=settings.pixels.processes,
+                queue=settings.pixels.queue,
+                deadline_s=settings.pixels.deadline_s,
+                memory_bytes=settings.pixels.memory_mb << 20,
+            )
+        )
+        stack.push_async_callback(pool.aclose)
+        maker = Maker(members, locator, naming, pool)
+        retriever = Retriever(members, locator, copies, gate, naming, maker)
+        limits = StoreLimits(
+            request=settings.store.request_mb << 20,
+            instance=settings.store.instance_mb << 20,
+            instances=settings.store.instances,
+        )
+        storer = Storer(members, locator, gate, limits, naming.long_ids)
         stack.push_async_callback(gate.aclose)
         server = Server(
             database=database,
             registry=registry,
-            journal=journal,
+            trace=trace,
             members=members,
             locator=locator,
             searcher=searcher,
             retriever=retriever,
-            copies=copies,
+            storer=storer,
+            showing=gate.showing,
+            learnt=learnt,
             long_ids=long_ids,
             store=store,
-            credentials=credentials_for(settings, database, registry),
+            credentials=credentials_for(settings, database, registry, trace),
         )
-        keeper = asyncio.create_task(_keep_learnt(server), name="keep-learnt")
-        try:
-            yield server, LinkKey(await store.secret("link_key"))
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+        yield server, LinkKey(await store.secret("link_key"))
 
 
 def _on_new_sites(known: Directory, forget: Callable[[], None]) -> Callable[[Directory], None]:
@@ -184,7 +223,9 @@ def _on_new_sites(known: Directory, forget: Callable[[], None]) -> Callable[[Dir
     return changed
 
 
-def credentials_for(settings: Settings, database: Database, registry: RegistryCache) -> Credentials | None:
+def credentials_for(
+    settings: Settings, database: Database, registry: RegistryCache, trace: Callable[[Event], Awaitable[None]]
+) -> Credentials | None:
     """What requests are checked against; None in local mode."""
     auth = settings.auth
     if auth.mode == "local":
@@ -192,7 +233,7 @@ def credentials_for(settings: Settings, database: Database, registry: RegistryCa
     if auth.mode == "oidc":
         rules = TokenRules(issuer=auth.issuer, audience=auth.audience, id_claim=auth.id_claim)
         bearer = BearerCheck(keys_from(auth.jwks), rules)
-        return Credentials(bearer=bearer, registry=registry, charter_version=auth.charter_version)
+        return Credentials(bearer=bearer, registry=registry, charter_version=auth.charter_version, trace=trace)
     keys = demo_issuer(settings.server.state_dir).key_set()
 
     async def own_keys() -> bytes:
@@ -202,46 +243,20 @@ def credentials_for(settings: Settings, database: Database, registry: RegistryCa
         bearer=BearerCheck(own_keys, demo_rules(settings)),
         registry=registry,
         charter_version=auth.charter_version,
+        trace=trace,
         sessions=Sessions(database, lifetime_s=auth.session_h * 3600),
     )
 
 
-async def _keep_learnt(server: Server) -> None:
-    """Tell the registry what was learnt of copies and long ids. What is lost on the way is learnt again."""
-    wake = asyncio.Event()
-    server.copies.wake = wake.set
-    server.long_ids.wake = wake.set
-    while True:
-        await wake.wait()
-        wake.clear()
-        now = datetime.now(UTC)
-        try:
-            await server.store.remember_copies(
-                StudyCopy(
-                    study_uid=c.study_uid,
-                    emetteur=c.emetteur,
-                    patient_id=c.patient_id,
-                    person=c.person,
-                    series=tuple(sorted(c.series)),
-                    seen_at=now,
-                )
-                for c in server.copies.take_pending()
-            )
-            for hashed, (ipp, emetteur) in server.long_ids.take_pending():
-                await server.store.remember_long_patient_id(LongPatientID(hashed=hashed, ipp=ipp, emetteur=emetteur))
-        except DatabaseError:
-            _log.warning("what was learnt of copies could not be kept")
-        await asyncio.sleep(0.05)
-
-
 def create_app(settings: Settings, url: str, *, policy: Policy | None = None) -> ASGIApp:
-    """The server as an ASGI application. `url` is the database's; `policy` decides who may see what."""
+    """The server as an ASGI application. `url` is the database's; `policy` decides in place of the rules of
+    consent, for tests and comparisons."""
     servers: list[Server] = []
     metrics = Metrics(lambda: servers[0].members.health() if servers else {})
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with running(settings, url, metrics, policy or Open()) as (server, key):
+        async with running(settings, url, metrics, policy) as (server, key), metrics.recording():
             servers[:] = [server]
             facade = Facade(
                 searcher=server.searcher,
@@ -250,8 +265,15 @@ def create_app(settings: Settings, url: str, *, policy: Policy | None = None) ->
                 requester=requester_of,
                 base=lambda request: public_base(request, settings.server.public_url),
                 key=key,
+                storer=server.storer,
+                showing=server.showing,
             )
-            app.router.routes[:0] = facade.routes()
+            shown = shown_ids(lambda: server.registry.directory, qualified=settings.search.patient_id == "qualified")
+            emergencies = EmergencyStore(server.database)
+            app.router.routes[:0] = [
+                *facade.routes(),
+                emergency_route(server.trace, emergencies, server.registry, shown, server.long_ids.get),
+            ]
             yield
             servers.clear()
 
@@ -273,7 +295,11 @@ def create_app(settings: Settings, url: str, *, policy: Policy | None = None) ->
                 401,
                 {"www-authenticate": 'Bearer realm="metrics"'},
             )
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        text = metrics.text()
+        if servers:
+            with contextlib.suppress(DatabaseError):  # which /readyz tells of
+                text += profile_text(await ProfileStore(servers[0].database).all(), datetime.now(UTC))
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     demo = settings.auth.mode == "demo"
 
@@ -281,9 +307,7 @@ def create_app(settings: Settings, url: str, *, policy: Policy | None = None) ->
         server = servers[0] if servers else None
         if server is None or server.credentials is None or server.credentials.sessions is None:
             return None
-        return Host(
-            directory=server.registry.directory, sessions=server.credentials.sessions, trace=server.journal.write
-        )
+        return Host(directory=server.registry.directory, sessions=server.credentials.sessions, trace=server.trace)
 
     sign_in = SignIn(
         host,
@@ -317,11 +341,15 @@ def create_app(settings: Settings, url: str, *, policy: Policy | None = None) ->
                 CORSMiddleware,
                 allow_origins=list(settings.server.allowed_origins),
                 allow_methods=["GET", "POST"],
-                allow_headers=["accept", "authorization", "content-type"],
-                expose_headers=["Warning", "Imagora-Sources", "X-Request-Id", "Content-Location"],
+                allow_headers=["accept", "authorization", "content-type", "range", "if-range"],
+                expose_headers=[
+                    *("Warning", "Imagora-Sources", "X-Request-Id", "Content-Location"),
+                    *("Accept-Ranges", "Content-Range", "ETag"),
+                ],
                 allow_credentials=True,
             ),
             authentication,
+            Middleware(OneMemory, learnt=lambda: servers[0].learnt if servers else None),
         ],
         lifespan=lifespan,
     )
@@ -331,14 +359,19 @@ def public_base(request: Request, public_url: str) -> str:
     """The façade's own address in an answer. On loopback, under the name that the client used for it (a browser
     tells `localhost` from `127.0.0.1`); else always the configured one, whatever a client claims. The port is
     always the configured one: dicomweb-client leaves it out of its Host header."""
+    return _base_under(request.headers.get("host", ""), public_url)
+
+
+@lru_cache(maxsize=256)
+def _base_under(host: str, public_url: str) -> str:
     parts = urlsplit(public_url)
     if not is_loopback(parts.hostname or ""):
         return public_url
     try:
-        name = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+        name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return public_url
     if name == parts.hostname or not is_loopback(name):
         return public_url
-    host = f"[{name}]" if ":" in name else name
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port is not None else "")
+    shown = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{shown}" + (f":{parts.port}" if parts.port is not None else "")

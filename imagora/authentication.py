@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 import orjson
@@ -12,15 +12,17 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from consent import Requester, Unavailable
-from consent.admission import NotAdmitted, admit
+from consent import Event, EventKind, EventOutcome, Requester, Unavailable, utc_now
+from consent.admission import NotAdmitted, Refusal, admit
 from consent.bearer import BearerCheck
-from consent.sessions import Sessions, is_form_token
+from consent.sessions import Session, Sessions, is_form_token
 from consent.tokens import InvalidToken
 from portal.forms import FORM_FIELD, FORM_HEADER, BadForm, form_fields, is_same_origin
 from portal.ohif import is_static
 from portal.sign_in import SIGN_IN, session_word
+from registry import Directory
 from registry.database import DatabaseError
+from registry.people import rpps_of
 from registry.watch import RegistryCache
 
 _log = logging.getLogger(__name__)
@@ -30,17 +32,21 @@ LOCAL = Requester(id="local", name="local")
 
 #: Open to all. The first two hold nothing; /metrics asks for a token of its own.
 OPEN_PATHS = frozenset(("/healthz", "/readyz", "/metrics"))
+#: A token's id in traces is cut here.
+_JTI_MAX = 128
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _REALM = 'Bearer realm="imagora"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What requests are checked against. `sessions`: where people sign in at the portal, else None."""
+    """What requests are checked against. `trace` returns once an event is durable. `sessions`: where people sign in at
+    the portal, else None."""
 
     bearer: BearerCheck
     registry: RegistryCache
     charter_version: str
+    trace: Callable[[Event], Awaitable[None]]
     sessions: Sessions | None = None
 
 
@@ -54,6 +60,9 @@ class Refused(Exception):
         self.more = more
 
 
+_ADMITTED_MAX = 10_000
+
+
 class Authenticated:
     """ASGI layer. Puts the requester into `request.state.requester`, or refuses.
 
@@ -65,6 +74,8 @@ class Authenticated:
         self._app = app
         self._credentials = credentials
         self._sign_in = sign_in
+        # Who was let in, by identifier and credential, under the picture of the registry that let him in.
+        self._admitted: dict[tuple[str, str], tuple[Directory, Requester]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or self._is_open(scope):
@@ -97,17 +108,30 @@ class Authenticated:
         headers = Headers(scope=scope)
         try:
             if "authorization" in headers:
-                identifier = (await credentials.bearer(_bearer(headers))).identifier
+                claims = await credentials.bearer(_bearer(headers))
+                identifier, credential = claims.identifier, claims.jti[:_JTI_MAX]
             else:
-                identifier, receive = await self._by_session(credentials, scope, headers, receive)
+                session, receive = await self._by_session(credentials, scope, headers, receive)
+                identifier, credential = session.rpps, session.credential
             if not await credentials.registry.fresh():
                 raise _unavailable()
-            return admit(identifier, credentials.registry.directory, credentials.charter_version), receive
+            directory = credentials.registry.directory
+            known = self._admitted.get((identifier, credential))
+            if known is not None and known[0] is directory:
+                return known[1], receive
+            try:
+                requester = admit(identifier, directory, credentials.charter_version)
+            except NotAdmitted as error:
+                await credentials.trace(_not_admitted(identifier, credential, error.refusal))
+                raise Refused(403, str(error), reason=error.refusal.value) from None
+            requester = replace(requester, credential=credential)
+            if len(self._admitted) >= _ADMITTED_MAX:
+                self._admitted.clear()
+            self._admitted[(identifier, credential)] = (directory, requester)
+            return requester, receive
         except InvalidToken as error:
             challenge = f'{_REALM}, error="invalid_token", error_description="{error}"'  # RFC 6750 §3
             raise Refused(401, f"The token is not taken: {error}.", {"www-authenticate": challenge}) from None
-        except NotAdmitted as error:
-            raise Refused(403, str(error), reason=error.refusal.value) from None
         except BadForm as error:
             raise Refused(error.status, str(error)) from None
         except (DatabaseError, Unavailable) as error:
@@ -116,12 +140,17 @@ class Authenticated:
 
     async def _by_session(
         self, credentials: Credentials, scope: Scope, headers: Headers, receive: Receive
-    ) -> tuple[str, Receive]:
-        """The RPPS of the session, and the body to be read. Raises `Refused`."""
+    ) -> tuple[Session, Receive]:
+        """The session, and the body to be read. Raises `Refused`, `DatabaseUnavailable`."""
         safe = scope["method"] in _SAFE_METHODS
         stores = not safe and "/dicom-web" in scope["path"]
         word = session_word(headers) if not stores else None
-        if credentials.sessions is None or word is None or (session := await credentials.sessions.find(word)) is None:
+        if credentials.sessions is None or word is None:
+            raise self._unknown(scope, headers)
+        # A database that has not confirmed the registry lately would let the look-up for the session wait in vain.
+        if not await credentials.registry.fresh():
+            raise _unavailable()
+        if (session := await credentials.sessions.find(word)) is None:
             raise self._unknown(scope, headers)
         if not safe:
             # SameSite=Lax keeps other sites' forms away; these two keep away what it lets through.
@@ -133,7 +162,7 @@ class Authenticated:
                 given = fields.get(FORM_FIELD, "")
             if not is_form_token(word, given):
                 raise Refused(403, "The form's token is missing or no longer good: load the page again.")
-        return session.rpps, receive
+        return session, receive
 
     def _unknown(self, scope: Scope, headers: Headers) -> Refused:
         page = scope["method"] == "GET" and "/dicom-web" not in scope["path"]
@@ -162,6 +191,17 @@ def requester_of(request: Request) -> Requester:
     requester = request.state.requester
     assert isinstance(requester, Requester)
     return requester
+
+
+def _not_admitted(identifier: str, credential: str, refusal: Refusal) -> Event:
+    """Somebody who is who he says may not ask. His name and site are the registry's to tell, so they are left out."""
+    return Event(
+        kind=EventKind.REFUSED,
+        requester=Requester(id=rpps_of(identifier) or identifier[:_JTI_MAX], credential=credential),
+        at=utc_now(),
+        outcome=EventOutcome.FAILURE,
+        detail={"reason": f"not admitted: {refusal.value}"},
+    )
 
 
 def _bearer(headers: Headers) -> str:

@@ -11,7 +11,9 @@ from imagora.commands.common import config_option, explain
 from imagora.commands.lazy import LazyGroup
 
 COMMANDS = {
+    "exams": "imagora.commands.exams:exams",
     "migrate": "imagora.commands.migrate:migrate",
+    "oppositions": "imagora.commands.oppositions:oppositions",
     "practitioners": "imagora.commands.practitioners:practitioners",
     "search": "imagora.commands.search:search",
     "serve": "imagora.commands.serve:serve",

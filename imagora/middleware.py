@@ -69,6 +69,10 @@ class Observed:
             )
 
 
+#: Probes and collectors ask each server by its own address. These hold no patient's data.
+ASKED_BY_ADDRESS = frozenset(("/healthz", "/readyz", "/metrics"))
+
+
 class KnownHosts:
     """ASGI layer. Answers only under names of ours: a foreign page that had its own name point to this machine's
     loopback address (DNS rebinding) could otherwise read what only this machine's users may."""
@@ -78,7 +82,7 @@ class KnownHosts:
         self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] == "http" and scope["path"] not in ASKED_BY_ADDRESS:
             host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
             try:
                 name = (urlsplit(f"//{host}").hostname or "").lower()

@@ -175,6 +175,8 @@ def is_static(path: str) -> bool:
     build, or a 404. Its page, and its settings, which are made from the registry, are not."""
     if path.startswith("/portal/static/"):
         return True
+    if path.lstrip("/").partition("/")[0] in RESERVED:
+        return False  # told quickly: nearly all requests are
     plain = PurePosixPath(path.lstrip("/"))
     if not plain.parts or plain.parts[0] in RESERVED or str(plain) in ("app-config.js", "index.html"):
         return False

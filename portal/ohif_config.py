@@ -135,10 +135,12 @@ def _data_source(name: str, friendly_name: str, root: str) -> dict[str, Any]:
             "supportsReject": False,
             "dicomUploadEnabled": False,
             "imageRendering": "wadors",
-            # Made in the browser from one frame: not every member renders.
-            "thumbnailRendering": "wadors",
+            # Ours: where a member makes none, the façade does. With `fetch` one that can't be had leaves a gap, and one
+            # that is no longer wanted is broken off; the other way is neither.
+            "thumbnailRendering": "thumbnail",
+            "thumbnailRequestStrategy": "fetch",
             "enableStudyLazyLoad": True,
-            "supportsFuzzyMatching": False,
+            "supportsFuzzyMatching": True,
             "supportsWildcard": True,
             "staticWado": False,
             "singlepart": "bulkdata",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -116,7 +116,7 @@ class SignIn:
         try:
             return await self._begin(request, host, rpps, local_path(fields.get("next", "/")))
         except NotAdmitted as error:
-            await self._trace(request, host, EventKind.SIGNED_IN, rpps, EventOutcome.FAILURE, error.refusal)
+            await self._trace(request, host, EventKind.SIGNED_IN, rpps, refusal=error.refusal)
             return _said(request, 403, *_ADVICE[error.refusal])
         except (DatabaseError, Unavailable):
             return _unavailable(request)
@@ -124,11 +124,13 @@ class SignIn:
     async def _begin(self, request: Request, host: Host, rpps: str, target: str) -> Response:
         admit(rpps, host.directory, self._charter_version)
         await self._end(request, host)
-        await self._trace(request, host, EventKind.SIGNED_IN, rpps)
+        word = await host.sessions.begin(
+            rpps, traced=lambda credential: self._trace(request, host, EventKind.SIGNED_IN, rpps, credential)
+        )
         response = RedirectResponse(target, 303, {"cache-control": "no-store"})
         response.set_cookie(
             SESSION_COOKIE,
-            await host.sessions.begin(rpps),
+            word,
             max_age=int(host.sessions.lifetime_s),
             secure=self._secure,
             httponly=True,
@@ -168,7 +170,7 @@ class SignIn:
         """End the session of the request's cookie, if there is one."""
         word = session_word(request.headers)
         if word is not None and (session := await host.sessions.end(word)) is not None:
-            await self._trace(request, host, EventKind.SIGNED_OUT, session.rpps)
+            await self._trace(request, host, EventKind.SIGNED_OUT, session.rpps, session.credential)
 
     async def _trace(
         self,
@@ -176,7 +178,8 @@ class SignIn:
         host: Host,
         kind: EventKind,
         rpps: str,
-        outcome: EventOutcome = EventOutcome.SUCCESS,
+        credential: str = "",
+        *,
         refusal: Refusal | None = None,
     ) -> None:
         practitioner = host.directory.practitioners.get(rpps)
@@ -184,9 +187,9 @@ class SignIn:
         await host.trace(
             Event(
                 kind=kind,
-                requester=requester,
+                requester=replace(requester, credential=credential),
                 at=utc_now(),
-                outcome=outcome,
+                outcome=EventOutcome.SUCCESS if refusal is None else EventOutcome.FAILURE,
                 request_id=request.state.request_id,
                 detail={"refusal": refusal.value} if refusal is not None else {},
             )

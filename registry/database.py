@@ -22,6 +22,14 @@ Isolation: TypeAlias = Literal["read_committed", "repeatable_read", "serializabl
 COMMAND_TIMEOUT_S = 10.0
 ACQUIRE_TIMEOUT_S = 5.0
 READY_TIMEOUT_S = 2.0
+#: Connections of one pool, at most.
+CONNECTIONS_MAX = 8
+
+#: → how many connections the server lets us have
+_ALLOWED = """
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+       - coalesce(current_setting('reserved_connections', true), '0')::int
+"""
 
 
 class Connection:
@@ -60,11 +68,11 @@ class Connection:
         with self._guarded():
             await self._raw.executemany(sql, rows)
 
-    async def listen(self, channel: str, heard: Callable[[], object]) -> None:
-        """Call `heard` for each notification on the channel, for as long as this connection lives."""
+    async def listen(self, channel: str, heard: Callable[[str], object]) -> None:
+        """Call `heard` with each message on the channel, for as long as this connection lives."""
 
-        def notified(*_: object) -> None:
-            heard()
+        def notified(*told: object) -> None:
+            heard(str(told[-1]))  # connection, process, channel, message
 
         with self._guarded():
             await self._raw.add_listener(channel, notified)
@@ -92,7 +100,8 @@ class Connection:
         except (DatabaseUnavailable, asyncio.CancelledError):
             # A connection that still owes an answer is not fit for another command, and giving it back to the pool
             # would wait for it, perhaps in vain.
-            self._raw.terminate()
+            with suppress(asyncpg.InterfaceError):  # it was ended before, and this is what follows from that
+                self._raw.terminate()
             raise
 
 
@@ -103,7 +112,7 @@ class Database:
     while the database is gone and works again once it is back.
     """
 
-    def __init__(self, url: str, *, application: str = "imagora", connections_max: int = 8) -> None:
+    def __init__(self, url: str, *, application: str = "imagora", connections_max: int = CONNECTIONS_MAX) -> None:
         self._url = url
         self._application = application
         self._connections_max = connections_max
@@ -208,6 +217,10 @@ class Database:
     async def executemany(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
         async with self.connection() as connection:
             await connection.executemany(sql, rows)
+
+    async def connections_allowed(self) -> int:
+        """How many connections the server gives to all who use it together."""
+        return int(await self.fetchval(_ALLOWED))
 
     async def ready(self) -> bool:
         """True if the database answers within two seconds and has every migration of this program."""

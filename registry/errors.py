@@ -22,6 +22,17 @@ _UNAVAILABLE = ("08", "25006", "28", "3D", "53", "57", "58", "XX")
 _HARMLESS = ("08", "28", "3D", "42", "53", "57", "58")
 
 
+def in_words(error: asyncpg.PostgresError) -> str:
+    """What PostgreSQL refused, without its details, which quote values."""
+    state = error.sqlstate or ""
+    text = f"{type(error).__name__} (SQLSTATE {state})"
+    if state.startswith(_HARMLESS):
+        text += f": {error.message}"
+    if constraint := getattr(error, "constraint_name", None):
+        text += f" on {constraint}"
+    return text
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turns what asyncpg and the network raise into `DatabaseUnavailable` or `DatabaseError`.
@@ -31,13 +42,8 @@ def translated() -> Iterator[None]:
     try:
         yield
     except asyncpg.PostgresError as error:
-        state = error.sqlstate or ""
-        text = f"{type(error).__name__} (SQLSTATE {state})"
-        if state.startswith(_HARMLESS):
-            text += f": {error.message}"
-        if constraint := getattr(error, "constraint_name", None):
-            text += f" on {constraint}"
-        if state.startswith(_UNAVAILABLE):
+        text = in_words(error)
+        if (error.sqlstate or "").startswith(_UNAVAILABLE):
             raise DatabaseUnavailable(f"the database cannot be used: {text}") from None
         raise DatabaseError(f"the database refused a command: {text}") from None
     except TimeoutError:

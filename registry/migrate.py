@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from registry.errors import DatabaseError, translated
+from registry.errors import DatabaseError, in_words, translated
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -57,7 +57,7 @@ async def migrate(url: str) -> bool:
         if not await _pending(url):
             return False
         # Loading these takes half a second, which most starts can do without.
-        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+        from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415
         from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
         from sqlalchemy.pool import NullPool  # noqa: PLC0415
 
@@ -68,7 +68,9 @@ async def migrate(url: str) -> bool:
             async with engine.begin() as connection:
                 await connection.run_sync(_upgrade)
         except SQLAlchemyError as error:
-            raise DatabaseError(f"the migration failed: {error}") from None  # holds no patients' data
+            cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else None
+            what = in_words(cause) if isinstance(cause, asyncpg.PostgresError) else type(error).__name__
+            raise DatabaseError(f"the migration failed: {what}") from None
         finally:
             await engine.dispose()
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -27,11 +27,26 @@ EMETTEUR_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,16}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quirks:
-    """What `imagora sites check` learnt of a member. None = not known, so the careful way is taken."""
+    """What a check learnt of a member: hints, which choose what is tried first. None = not known."""
 
     names_ignore_case: bool | None = None
     honours_limit: bool | None = None
     honours_offset: bool | None = None
+    decodes_values: bool | None = None  # percent-encoded ones, in queries
+    takes_uid_lists: bool | None = None  # separated by commas
+    takes_uid_lists_backslash: bool | None = None
+    honours_includefield: bool | None = None
+    searches_series: bool | None = None  # across studies
+    searches_instances: bool | None = None
+    takes_dicom_json: bool | None = None  # in Accept
+    gives_explicit: bool | None = None  # instances in explicit VR little endian
+    gives_stored: bool | None = None  # … in the transfer syntax that they are stored in
+    gives_rendered: bool | None = None
+    gives_thumbnail: bool | None = None
+
+    def known(self) -> dict[str, bool]:
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: value for name, value in values if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

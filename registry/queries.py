@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-#: → value: the epoch, raised by every change of a site, folder or practitioner.
+#: → value: the epoch, raised by every change of the registry or of consent.
 EPOCH = "SELECT value FROM epoch"
+
+#: → value, and at which of its values the registry, and consent, changed last.
+EPOCHS = "SELECT value, registry, consent FROM epoch"
 
 #: → value. First in every transaction that changes the registry: changes stand in one line, none waits for another
 #: crosswise, and epochs become visible in the order of their numbers.
@@ -77,20 +80,27 @@ REMEMBER_LONG_PATIENT_ID = """
 INSERT INTO long_patient_id (hashed, ipp, emetteur) VALUES ($1, $2, $3) ON CONFLICT (hashed) DO NOTHING
 """
 
-#: → study_uid, emetteur, patient_id, person, series, seen_at
-STUDY_COPIES = "SELECT study_uid, emetteur, patient_id, person, series, seen_at FROM study_copy"
+#: → study_uid, emetteur, patient_id, person, series, seen_at, ipp, authority, origin, accession, ins
+STUDY_COPIES = """
+SELECT study_uid, emetteur, patient_id, person, series, seen_at, ipp, authority, origin, accession, ins
+FROM study_copy
+"""
 
-#: study_uid[], emetteur[], patient_id[], person[], series[] (UIDs joined by commas), seen_at[]; no key twice. Sorted,
-#: so that two processes that remember the same studies at once lock their rows in one order. An older sight changes
-#: nothing.
+#: study_uid[], emetteur[], patient_id[], person[], series[] (UIDs joined by commas), seen_at[], ipp[], authority[],
+#: origin[], accession[], ins[] (joined by commas); no key twice. Sorted, so that two processes that remember the same
+#: studies at once lock their rows in one order. An older sight changes nothing.
 REMEMBER_COPIES = """
-INSERT INTO study_copy (study_uid, emetteur, patient_id, person, series, seen_at)
-SELECT u.study_uid, u.emetteur, u.patient_id, u.person, string_to_array(u.series, ','), u.seen_at
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
-     AS u (study_uid, emetteur, patient_id, person, series, seen_at)
+INSERT INTO study_copy (study_uid, emetteur, patient_id, person, series, seen_at, ipp, authority, origin, accession,
+                        ins)
+SELECT u.study_uid, u.emetteur, u.patient_id, u.person, string_to_array(u.series, ','), u.seen_at, u.ipp, u.authority,
+       u.origin, u.accession, string_to_array(u.ins, ',')
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::text[],
+            $9::text[], $10::text[], $11::text[])
+     AS u (study_uid, emetteur, patient_id, person, series, seen_at, ipp, authority, origin, accession, ins)
 ORDER BY 1, 2, 3
 ON CONFLICT (study_uid, emetteur, patient_id) DO UPDATE
-SET person = excluded.person, series = excluded.series, seen_at = excluded.seen_at
+SET person = excluded.person, series = excluded.series, seen_at = excluded.seen_at, ipp = excluded.ipp,
+    authority = excluded.authority, origin = excluded.origin, accession = excluded.accession, ins = excluded.ins
 WHERE study_copy.seen_at < excluded.seen_at
 """
 
@@ -131,3 +141,12 @@ FROM site_health
 WHERE updated_at > now() - make_interval(secs => $1)
 ORDER BY emetteur, greatest(last_success_at, last_failure_at) DESC NULLS LAST, updated_at DESC
 """
+
+#: hashed[] → as `LONG_PATIENT_IDS`, of these
+SOME_LONG_PATIENT_IDS = f"{LONG_PATIENT_IDS} WHERE hashed = ANY($1::text[])"
+
+#: study_uid[] → as `STUDY_COPIES`, of these
+SOME_STUDY_COPIES = f"{STUDY_COPIES} WHERE study_uid = ANY($1::text[])"
+
+#: channel, message[]: each goes to all who listen
+NOTIFY = "SELECT pg_notify($1, message) FROM unnest($2::text[]) AS m (message)"

@@ -51,6 +51,11 @@ class StudyCopy:
     person: str  # one study's copies with one `person` are one person's
     series: tuple[str, ...]  # SeriesInstanceUIDs
     seen_at: datetime
+    ipp: str | None = None
+    authority: str | None = None  # EMETTEUR whose IPP it is
+    origin: str | None = None  # EMETTEUR
+    accession: str = ""
+    ins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,18 +133,26 @@ class RegistryStore:
         """Keep what was learnt of a member. Raises `UnknownSite`."""
         async with self._database.transaction() as connection:
             await connection.execute(queries.LOCK_EPOCH)
-            if await connection.fetchrow(queries.SAVE_QUIRKS, emetteur, _quirks_object(quirks)) is None:
+            if await connection.fetchrow(queries.SAVE_QUIRKS, emetteur, quirks.known()) is None:
                 raise UnknownSite(emetteur)
 
-    async def long_patient_ids(self) -> tuple[LongPatientID, ...]:
-        rows = await self._database.fetch(queries.LONG_PATIENT_IDS)
+    async def long_patient_ids(self, hashed: Sequence[str] | None = None) -> tuple[LongPatientID, ...]:
+        """All that are known, or those of these hashed forms."""
+        if hashed is None:
+            rows = await self._database.fetch(queries.LONG_PATIENT_IDS)
+        else:
+            rows = await self._database.fetch(queries.SOME_LONG_PATIENT_IDS, hashed)
         return tuple(LongPatientID(hashed=r["hashed"], ipp=r["ipp"], emetteur=r["emetteur"]) for r in rows)
 
     async def remember_long_patient_id(self, long_id: LongPatientID) -> None:
         await self._database.execute(queries.REMEMBER_LONG_PATIENT_ID, long_id.hashed, long_id.ipp, long_id.emetteur)
 
-    async def study_copies(self) -> tuple[StudyCopy, ...]:
-        rows = await self._database.fetch(queries.STUDY_COPIES)
+    async def study_copies(self, study_uids: Sequence[str] | None = None) -> tuple[StudyCopy, ...]:
+        """All that are known, or those of these studies."""
+        if study_uids is None:
+            rows = await self._database.fetch(queries.STUDY_COPIES)
+        else:
+            rows = await self._database.fetch(queries.SOME_STUDY_COPIES, study_uids)
         return tuple(
             StudyCopy(
                 study_uid=r["study_uid"],
@@ -148,6 +161,11 @@ class RegistryStore:
                 person=r["person"],
                 series=tuple(r["series"]),
                 seen_at=r["seen_at"],
+                ipp=r["ipp"],
+                authority=r["authority"],
+                origin=r["origin"],
+                accession=r["accession"],
+                ins=tuple(r["ins"]),
             )
             for r in rows
         )
@@ -170,7 +188,16 @@ class RegistryStore:
             [c.person for c in kept],
             [",".join(c.series) for c in kept],
             [c.seen_at for c in kept],
+            [c.ipp for c in kept],
+            [c.authority for c in kept],
+            [c.origin for c in kept],
+            [c.accession for c in kept],
+            [",".join(c.ins) for c in kept],
         )
+
+    async def notify(self, channel: str, messages: Sequence[str]) -> None:
+        """Tell all who listen. A message takes less than 8000 bytes."""
+        await self._database.execute(queries.NOTIFY, channel, messages)
 
     async def record_health(self, server: str, seen: Sequence[SeenHealth]) -> None:
         """Keep how a process sees members; each stands until it is recorded anew."""
@@ -282,9 +309,5 @@ def _values(site: Site) -> tuple[object, ...]:
         site.port,
         site.oid,
         site.deadline_s,
-        _quirks_object(site.quirks),
+        site.quirks.known(),
     )
-
-
-def _quirks_object(quirks: Quirks) -> dict[str, bool]:
-    return {name: value for name in _QUIRKS if (value := getattr(quirks, name)) is not None}

@@ -63,6 +63,7 @@ SERVER_OPTIONS = {
     "lc_messages": "C",
     "log_checkpoints": "off",
     "jit": "off",
+    "max_connections": "500",  # some ten for each serving process
     "max_wal_senders": "0",
     "wal_level": "minimal",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
@@ -11,6 +12,7 @@ from federation.model import PART_END, Buffer, PartBegin, PartEnd, PartEvent
 HEADERS_MAX = 16 * 1024
 PREAMBLE_MAX = 64 * 1024
 BOUNDARY_MAX = 200  # RFC 2046 allows 70; servers exceed it
+_LENGTH = re.compile("[0-9]{1,18}")
 
 
 class BadMultipart(Exception):
@@ -28,16 +30,25 @@ class _State(Enum):
 class MultipartReader:
     """`feed(chunk)` → events; bodies come out by reference to the chunks that they came in.
 
-    `complete` is True once the closing boundary was read: without it, what came may be cut anywhere.
+    `complete` is True once the closing boundary was read: without it, what came may be cut anywhere. `part_is_whole`
+    if the body stops now: the part under way has all of the bytes that its Content-Length announced. `length` of the
+    whole body in bytes, None = not known: with it, a part that says how long it is can be seen to be the only one.
     """
 
-    def __init__(self, boundary: bytes) -> None:
+    def __init__(self, boundary: bytes, length: int | None = None) -> None:
         if not boundary or len(boundary) > BOUNDARY_MAX:
             raise BadMultipart("no usable boundary")
         self._delimiter = b"\r\n--" + boundary
         self._held = b"\r\n"  # the first boundary may stand at the very start
         self._state = _State.PREAMBLE
         self._skipped = 0
+        self._length = length
+        self._fed = 0
+        self._missing: int | None = None  # bytes of the part under way, None if it does not tell
+
+    @property
+    def part_is_whole(self) -> bool:
+        return self._state is _State.BODY and self._missing == 0 and self._held in (b"", b"\r", b"\r\n")
 
     @property
     def complete(self) -> bool:
@@ -49,6 +60,7 @@ class MultipartReader:
             return events
         data: bytes = self._held + bytes(chunk) if self._held else bytes(chunk)
         self._held = b""
+        self._fed += len(chunk)
         at = 0
         while at < len(data) or self._state is _State.BODY:
             if self._state in (_State.BODY, _State.PREAMBLE):
@@ -90,6 +102,8 @@ class MultipartReader:
             if self._skipped > PREAMBLE_MAX:
                 raise BadMultipart("no boundary at the beginning")
         elif end > at:
+            if self._missing is not None:
+                self._missing -= end - at
             events.append(data if at == 0 and end == len(data) else memoryview(data)[at:end])
 
     def _delimiter_line(self, data: bytes, at: int) -> tuple[int, bool]:
@@ -129,11 +143,21 @@ class MultipartReader:
             PartBegin(
                 content_type=fields.get(b"content-type", "application/octet-stream"),
                 location=fields.get(b"content-location", ""),
+                length=self._only(fields.get(b"content-length", ""), self._fed - len(data) + end + 4),
             )
         )
+        length = fields.get(b"content-length", "")
+        self._missing = int(length) if _LENGTH.fullmatch(length) else None
         self._state = _State.BODY
         # An empty body's delimiter may use the line end that closes the headers.
         return end + 2 if data.startswith(self._delimiter, end + 2) else end + 4, False
+
+    def _only(self, said: str, begins: int) -> int | None:
+        """A part's length, if with it and the closing boundary the whole body ends, with or without a line end."""
+        if self._length is None or not _LENGTH.fullmatch(said):
+            return None
+        behind = self._length - begins - int(said) - len(self._delimiter) - len(b"--")
+        return int(said) if behind in (0, len(b"\r\n")) else None
 
 
 def _too_long(at: int, end: int) -> bool:

@@ -10,8 +10,8 @@ from urllib.parse import quote, unquote_plus
 
 from pydicom.datadict import tag_for_keyword
 
+from federation.dictionary import vr_of
 from federation.errors import BadRequest
-from federation.matching import vr_of
 from federation.model import Level, Query, Scope
 
 #: PS3.5 §9.1, leading zeros let through: they exist. Never `.` or `..`, which mean something in a path.
@@ -27,7 +27,9 @@ _DATE_TIME = re.compile(
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,12}\s*")
 _DECIMAL = re.compile(r"\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 #: Parameters that are not attributes; `accept` and `own_site` are read by the façade.
-RESERVED = frozenset({"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "accept", "own_site"})
+RESERVED = frozenset(
+    {"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "accept", "charset", "own_site"}
+)
 VALUE_MAX = 4096
 #: What a query may hold as it is (RFC 3986 §3.4) and no server takes for more than itself.
 _PLAIN = "*,@?:/'()!$"
@@ -92,26 +94,28 @@ def parse(
                     elif item.strip():
                         path = _included(item.strip())
                         if path is None:
-                            notices.append(f"includefield names no known attribute and was ignored: {_shown(item)}")
+                            notices.append(f"includefield names no known attribute and was ignored: {shown(item)}")
                         else:
                             include.add(path)
             case "own_site":
                 own_site = _own_site(value)
+            case "charset":  # PS3.18 §8.3.3.2
+                if not {"utf-8", "*"} & {c.partition(";")[0].strip().lower() for c in value.split(",")}:
+                    notices.append("The answer is in UTF-8: no other character set is given")
             case "accept" | "emptyvaluematching":
                 pass
             case _:
                 path = tag_path(name)
                 if path is None:
-                    notices.append(f"Unknown parameter ignored: {_shown(name)}")
+                    notices.append(f"Unknown parameter ignored: {shown(name)}")
                     continue
                 if path in filters:
                     raise BadRequest(f"{name} is given twice; give it once, UID lists separated by commas.")
-                if value.strip() and value.strip("*") != "":
-                    filters[path] = _checked(name, path, value.strip())
+                wanted = value.strip()
+                if wanted.strip("*"):
+                    filters[path] = _checked(name, path, wanted)
                 else:
                     include.add(path.partition(".")[0])  # universal matching asks for the attribute
-    if fuzzy:
-        notices.append("The fuzzymatching parameter is not supported. Only literal matching has been performed.")
     for tag, uid in (("0020000D", study_uid), ("0020000E", series_uid)):
         if uid is not None and tag in filters and filters.pop(tag) != uid:
             raise BadRequest(f"{tag} contradicts the path.")
@@ -130,7 +134,7 @@ def parse(
     return Parsed(query=query, notices=tuple(notices), own_site=own_site)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """A client's own word, fit for a header."""
     return re.sub(r"[^A-Za-z0-9_.-]", "?", text[:64])
 
@@ -138,7 +142,7 @@ def _shown(text: str) -> str:
 def _count(name: str, value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", value.strip()):
         raise BadRequest(f"{name} takes a whole number from 0, not {value[:32]!r}.")
-    return int(value)
+    return int(value.strip())
 
 
 def _flag(name: str, value: str) -> bool:
@@ -189,6 +193,10 @@ def _checked(name: str, path: str, value: str) -> str:
             if not UID_PATTERN.fullmatch(uid):
                 raise BadRequest(f"{name}: not a UID: {uid[:70]!r}.")
         return ",".join(uids)
+    if vr == "CS":  # alternatives; members tell `CT` from what is padded
+        return "\\".join(v for part in value.split("\\") if (v := part.strip())) or value
+    if vr == "PN" and value.count("=") > 2:  # PS3.5 §6.2.1.1; members are asked for each of them
+        raise BadRequest(f"{name}: a name has three groups at most.")
     pattern = {"DA": _DATE, "TM": _TIME, "DT": _DATE_TIME}.get(vr)
     if pattern is not None:
         return _range(name, value, pattern)
@@ -217,7 +225,14 @@ def for_member(
     filters: Mapping[str, str], include: Sequence[str], *, include_all: bool, limit: int, offset: int
 ) -> str:
     """A query string for a member, percent-encoded where it must be."""
-    items = [(path, value) for path, value in filters.items()]
+    return _for_member(tuple(filters.items()), tuple(include), include_all, limit, offset)
+
+
+@lru_cache(maxsize=512)  # a region's members are asked the same
+def _for_member(
+    filters: tuple[tuple[str, str], ...], include: tuple[str, ...], include_all: bool, limit: int, offset: int
+) -> str:
+    items = [*filters]
     if include_all:
         items.append(("includefield", "all"))  # some members don't know it: what we need is named all the same
     items += [("includefield", tag) for tag in include]

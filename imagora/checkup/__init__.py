@@ -5,6 +5,7 @@ names, no ids, no UIDs but those of transfer syntaxes.
 """
 
 from imagora.checkup.asking import Checkup, Finding, Result
+from imagora.checkup.connecting import connect
 from imagora.checkup.examination import examine, examine_all
 
-__all__ = ["Checkup", "Finding", "Result", "examine", "examine_all"]
+__all__ = ["Checkup", "Finding", "Result", "connect", "examine", "examine_all"]

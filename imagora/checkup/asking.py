@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
-from dicomweb.probe import Page, ProbedMember, reason
-from federation.errors import MemberError, MemberRefused, MemberTimeout
+from dicomweb.probe import Page, ProbedMember, TooManyQuestions, reason
+from federation.errors import MemberError, MemberRefused, MemberTimeout, MemberUnreachable
 from federation.model import Deadline
 from imagora.credentials import variable_stem
 from registry import Quirks, Site
+from registry.profiles import Feature, Profile, quirks_of
 
 STUDY_UID, SERIES_UID, INSTANCE_UID = "0020000D", "0020000E", "00080018"
 NAME, PATIENT_ID, DATE, TIME = "00100010", "00100020", "00080020", "00080030"
@@ -42,11 +45,37 @@ class Finding:
 
 @dataclass(slots=True)
 class Checkup:
-    """What was found out about a member. `quirks` None = nothing was learnt: it did not answer."""
+    """What was found out about a member. `answered` False = nothing was learnt."""
 
     site: Site
     findings: list[Finding] = field(default_factory=list)
-    quirks: Quirks | None = None
+    answered: bool = False
+    features: dict[Feature, bool] = field(default_factory=dict)
+    latencies_s: list[float] = field(default_factory=list)  # of answers to searches
+    bytes_per_s: float | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def quirks(self) -> Quirks | None:
+        return quirks_of(self.features) if self.answered else None
+
+    @property
+    def profile(self) -> Profile:
+        return Profile(
+            emetteur=self.site.emetteur,
+            name=self.site.name,
+            usable=self.usable,
+            features=dict(self.features),
+            latency_s=statistics.median(self.latencies_s) if self.latencies_s else None,
+            bytes_per_s=self.bytes_per_s,
+            checked_at=self.ended_at,
+        )
+
+    def know(self, feature: Feature, value: bool | None) -> None:
+        """None: it could not be told, so what was thought before does not count either."""
+        self.features.pop(feature, None)
+        if value is not None:
+            self.features[feature] = value
 
     @property
     def usable(self) -> bool:
@@ -60,6 +89,10 @@ class Checkup:
 
     def note(self, topic: str, result: Result, text: str, elapsed_s: float | None = None) -> None:
         self.findings.append(Finding(topic=topic, result=result, text=text, elapsed_s=elapsed_s))
+
+
+#: What says nothing of what a member can do.
+SILENCE = (MemberTimeout, MemberUnreachable, MemberRefused)
 
 
 class LeftAlone(Exception):
@@ -84,8 +117,9 @@ class Asking:
         limit: int = ROWS,
         offset: int = 0,
         most: int = ROWS + 1,
+        encoded: str = "",
     ) -> Page:
-        return await self.member.page(
+        page = await self.member.page(
             path,
             filters,
             include=include,
@@ -93,15 +127,28 @@ class Asking:
             offset=offset,
             most=most,
             deadline=Deadline(self.deadline_s),
+            encoded=encoded,
         )
+        self.checkup.latencies_s.append(page.elapsed_s)
+        return page
 
     @contextlib.asynccontextmanager
-    async def about(self, topic: str, otherwise: Result, consequence: str = "") -> AsyncIterator[None]:
-        """A `MemberError` inside becomes a finding, with what it means for people."""
+    async def about(
+        self, topic: str, otherwise: Result, consequence: str = "", feature: Feature | None = None
+    ) -> AsyncIterator[None]:
+        """A `MemberError` inside becomes a finding, with what it means for people.
+
+        An answer that refuses tells that the member lacks `feature`; silence tells nothing.
+        """
         try:
             yield
+        except TooManyQuestions:
+            self.checkup.note("examination", Result.UNKNOWN, "ended early: it took too many questions")
+            raise LeftAlone from None
         except MemberError as error:
             why = self.why(error)
+            if feature is not None:
+                self.checkup.know(feature, None if isinstance(error, SILENCE) else False)
             self.checkup.note(topic, otherwise, f"{why}; {consequence}" if consequence else why)
             if isinstance(error, MemberTimeout):
                 self._timeouts += 1

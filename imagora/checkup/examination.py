@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
+from dicomweb.client import JSON_TYPES
 from dicomweb.probe import Page, ProbedMember
 from dicomweb.wire.query import UID_PATTERN
 from federation.errors import (
+    MemberCannot,
     MemberError,
     MemberGarbage,
     MemberNotFound,
@@ -33,16 +34,18 @@ from imagora.checkup.asking import (
     LeftAlone,
     Result,
 )
+from imagora.checkup.habits import Habits
 from imagora.checkup.images import Images
 from imagora.checkup.names import Names
-from registry import Quirks
+from registry.profiles import Feature
 
 
 async def examine(member: ProbedMember, deadline_s: float) -> Checkup:
-    """Examine one member; each of some twenty questions has `deadline_s`. Nothing is raised but cancellation."""
+    """Examine one member; each of some forty questions has `deadline_s`. Nothing is raised but cancellation."""
     checkup = Checkup(member.site)
     with contextlib.suppress(LeftAlone):
         await _Examination(member, deadline_s, checkup).run()
+    checkup.ended_at = datetime.now(UTC)
     return checkup
 
 
@@ -50,31 +53,39 @@ class _Examination(Asking):
     def __init__(self, member: ProbedMember, deadline_s: float, checkup: Checkup) -> None:
         super().__init__(member, deadline_s, checkup)
         self._filters: dict[str, str] = {}
+        self._exact = False  # whether a UID finds its study and no other
 
     async def run(self) -> None:
         first = await self._first()
         if first is None:
             return
-        quirks = self.checkup.quirks = Quirks()
+        self.checkup.answered = True
         rows = first.rows
         if not rows:
             self.checkup.note("studies", Result.UNKNOWN, "it holds no exam, so nothing more could be tried")
             return
         if not self._rows_are_sound(rows):
             return
-        quirks = replace(quirks, honours_limit=await self._limit(first))
-        quirks = self.checkup.quirks = replace(quirks, honours_offset=await self._paging(len(rows[:ROWS])))
+        know = self.checkup.know
+        know(Feature.LIMIT, await self._limit(first))
+        know(Feature.OFFSET, await self._paging(len(rows[:ROWS])))
         if not await self._one_study(rows[0]):
             return
-        names = Names(self, rows)
-        self.checkup.quirks = replace(quirks, names_ignore_case=await names.examine())
+        await Names(self, rows).examine()
+        await Habits(self, rows, exact=self._exact).examine()
         await Images(self, rows).examine()
+        know(Feature.UTF_8, self.member.utf_8)
+        if self.member.utf_8 is False:
+            text = "does not write its answers in UTF-8: letters with accents may be read wrongly"
+            self.checkup.note("character set", Result.LIMIT, text)
+        elif self.member.utf_8:
+            self.checkup.note("character set", Result.OK, "writes its answers in UTF-8")
 
     async def _first(self) -> Page | None:
         """The first rows, or None if there is no answer to a search for studies."""
         refused: MemberError | None = None
         try:
-            page = await self.page("/studies", {}, include=ASKED)
+            page = await self._in_its_json()
         except (MemberTimeout, MemberRefused, MemberGarbage, MemberUnreachable, MemberNotFound) as error:
             self._no_answer(error)
             return None
@@ -92,6 +103,21 @@ class _Examination(Asking):
         else:
             text = f"lists exams only for a question that is not too wide ({self.why(refused)})"
             self.checkup.note("studies", Result.LIMIT, text)
+        return page
+
+    async def _in_its_json(self) -> Page:
+        """The first question of all, under the name that the member takes for DICOM JSON."""
+        try:
+            page = await self.page("/studies", {}, include=ASKED)
+        except MemberCannot as refused:
+            self.member.json_type = JSON_TYPES[1]
+            try:
+                page = await self.page("/studies", {}, include=ASKED)
+            except MemberError:
+                self.member.json_type = JSON_TYPES[0]
+                raise refused from None
+            self.checkup.note("media type", Result.LIMIT, "takes application/json only, which takes a second request")
+        self.checkup.know(Feature.DICOM_JSON, self.member.json_type == JSON_TYPES[0])
         return page
 
     def _no_answer(self, error: MemberError) -> None:
@@ -159,6 +185,7 @@ class _Examination(Asking):
         return [(text_of(r, STUDY_UID), text_of(r, DATE) + text_of(r, TIME)) for r in page.rows[:number]]
 
     def _order(self, rows: Sequence[tuple[str, str]], *, steady: bool) -> None:
+        self.checkup.know(Feature.STEADY_ORDER, steady if len(rows) > 1 else None)
         if not steady:
             self.checkup.note("order", Result.LIMIT, "gives rows in another order each time; they are sorted here")
             return
@@ -176,6 +203,7 @@ class _Examination(Asking):
             page = await self.page("/studies", {STUDY_UID: uid})
             uids = [text_of(r, STUDY_UID) for r in page.rows]
             found = uid in uids
+            self._exact = uids == [uid]
             if not found:
                 text = "does not find an exam that it listed: its exams could not be opened"
                 self.checkup.note("study by UID", Result.FAILED, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from pydicom.uid import UID
 
@@ -21,10 +21,13 @@ from imagora.checkup.asking import (
     INSTANCES,
     MODALITIES,
     SERIES_UID,
+    SILENCE,
     STUDY_UID,
     Asking,
     Result,
 )
+from imagora.checkup.forms import Body, Forms
+from registry.profiles import Feature
 
 SOP_INSTANCE_UID = 0x0008_0018
 ROWS_TAG, COLUMNS_TAG, BITS_TAG, SAMPLES_TAG, FRAMES_TAG = "00280010", "00280011", "00280100", "00280002", "00280008"
@@ -37,28 +40,11 @@ _PATIENCE = 3
 _SEEN = 5
 
 
-@dataclass(slots=True)
-class _Body:
-    """What a retrieve brought."""
-
-    media_type: str = ""
-    parts: int = 0
-    size: int = 0
-    whole: bool = True
-    elapsed_s: float = 0.0
-    syntax: str = ""  # of Part-10
-    instance_uid: str = ""  # of Part-10
-
-    @property
-    def amount(self) -> str:
-        text = f"{self.size / 1e6:.1f} MB" if self.size >= 100_000 else f"{max(1, round(self.size / 1000))} kB"
-        return text if self.whole else f"more than {text}, not read to its end"
-
-
 class Images:
     def __init__(self, asking: Asking, rows: Sequence[Attributes]) -> None:
         self._asking = asking
         self._study = min(rows, key=_effort)
+        self.attributes: Attributes = {}  # metadata of the instance that was tried
 
     async def examine(self) -> None:
         study_uid = text_of(self._study, STUDY_UID)
@@ -82,9 +68,11 @@ class Images:
         target = Target(study_uid=study_uid, series_uid=series_uid, instance_uid=text_of(chosen, INSTANCE_UID))
         frames = await self._metadata(target)
         await self._instance(target)
+        await Forms(self._asking, self._read).examine(target, self.attributes)
         if frames:
             await self._frame(target)
             await self._rendered(target)
+            await self._thumbnail(target)
         elif frames is not None:
             self._asking.checkup.note("images", Result.UNKNOWN, "the instance tried has no pixels")
 
@@ -108,14 +96,17 @@ class Images:
     async def _across(self, study_uid: str) -> None:
         """Searches for series and instances that name the study as a criterion only."""
         topic, failed = "wide searches", []
-        for level in ("series", "instances"):
+        know = self._asking.checkup.know
+        for level, feature in (("series", Feature.SERIES_SEARCH), ("instances", Feature.INSTANCE_SEARCH)):
             try:
                 page = await self._asking.page(f"/{level}", {STUDY_UID: study_uid}, limit=1, most=2)
+                know(feature, bool(page.rows))
                 if not page.rows:
                     failed.append(f"/{level} (no rows)")
             except MemberTimeout:
                 failed.append(f"/{level} (no answer in time)")
             except MemberError as error:
+                know(feature, None if isinstance(error, SILENCE) else False)
                 failed.append(f"/{level} ({self._asking.why(error)})")
         if failed:
             text = f"not offered for {', '.join(failed)}; searches within one exam are"
@@ -129,7 +120,7 @@ class Images:
         """→ how many frames the instance has, 0 without pixels, None if that is not known."""
         note = self._asking.checkup.note
         frames: int | None = None
-        async with self._asking.about("metadata", Result.FAILED, "viewers could not open its exams"):
+        async with self._asking.about("metadata", Result.FAILED, "viewers could not open its exams", Feature.METADATA):
             asked = time.monotonic()
             answer = await self._asking.member.metadata(target, deadline=Deadline(self._asking.deadline_s))
             data_sets = answer.rows
@@ -137,18 +128,22 @@ class Images:
             if [text_of(d, INSTANCE_UID) for d in data_sets] != [target.instance_uid]:
                 note("metadata", Result.FAILED, "is not that of the one instance asked for")
             else:
+                self._asking.checkup.know(Feature.METADATA, True)
+                self.attributes = data_sets[0]
                 note("metadata", Result.OK, "of one instance is there", elapsed_s)
                 frames = _number(data_sets[0], FRAMES_TAG, 1) if text_of(data_sets[0], ROWS_TAG) else 0
         return frames
 
     async def _instance(self, target: Target) -> None:
         """As Imagora asks for clients: explicit VR, else as it is stored."""
-        note, topic = self._asking.checkup.note, "retrieve"
+        note, know, topic = self._asking.checkup.note, self._asking.checkup.know, "retrieve"
         first: str | None = None
-        for syntax in (EXPLICIT, "*"):
+        for syntax, feature in ((EXPLICIT, Feature.EXPLICIT), ("*", Feature.AS_STORED)):
+            know(feature, False)  # unless a file comes, or nothing at all
             try:
                 body = await self._read(target, Accept(choices=(("application/dicom", syntax),)))
-            except MemberTimeout as error:
+            except SILENCE as error:
+                know(feature, None)
                 note(topic, Result.FAILED, self._asking.why(error))
                 return
             except MemberError as error:
@@ -162,7 +157,10 @@ class Images:
                 continue
             if body.parts != 1 or body.instance_uid != target.instance_uid:
                 note(topic, Result.FAILED, "what comes is not the one instance asked for")
-            elif syntax == "*":
+                return
+            know(feature, True)
+            self._asking.checkup.bytes_per_s = body.size / body.elapsed_s if body.elapsed_s > 0 else None
+            if syntax == "*":
                 text = f"one instance came ({body.amount}), but only as it is stored: {_name(body.syntax)}"
                 note(topic, Result.LIMIT, f"{text}; asked for explicit VR: {first}", body.elapsed_s)
             else:
@@ -178,6 +176,7 @@ class Images:
             _form(target, Form.FRAMES),
             Accept(choices=(("application/octet-stream", "*"),)),
             "viewers could not show its images",
+            Feature.FRAMES,
         )
 
     async def _rendered(self, target: Target) -> None:
@@ -185,21 +184,32 @@ class Images:
             "rendered images",
             _form(target, Form.RENDERED),
             Accept(choices=(("image/jpeg", None),)),
-            "there are no thumbnails or simple pictures",
+            "there are no simple pictures of its images",
+            Feature.RENDERED,
         )
 
-    async def _picture(self, topic: str, target: Target, accept: Accept, otherwise: str) -> None:
-        async with self._asking.about(topic, Result.LIMIT, otherwise):
+    async def _thumbnail(self, target: Target) -> None:
+        await self._picture(
+            "thumbnails",
+            replace(target, form=Form.THUMBNAIL),
+            Accept(choices=(("image/jpeg", None),)),
+            "lists of exams show no small pictures",
+            Feature.THUMBNAIL,
+        )
+
+    async def _picture(self, topic: str, target: Target, accept: Accept, otherwise: str, feature: Feature) -> None:
+        async with self._asking.about(topic, Result.LIMIT, otherwise, feature):
             body = await self._read(target, accept)
             if not body.size or body.parts != 1:
                 raise MemberGarbage("what comes is not one frame")
-            if target.form is Form.RENDERED and not body.media_type.startswith("image/"):
+            if target.form in (Form.RENDERED, Form.THUMBNAIL) and not body.media_type.startswith("image/"):
                 raise MemberGarbage("what comes is no picture")
+            self._asking.checkup.know(feature, True)
             self._asking.checkup.note(topic, Result.OK, f"the first frame came ({body.amount})", body.elapsed_s)
 
-    async def _read(self, target: Target, accept: Accept) -> _Body:
+    async def _read(self, target: Target, accept: Accept) -> Body:
         """Raises `MemberError` and `BadPart10`."""
-        body = _Body()
+        body = Body()
         patience_s = self._asking.deadline_s * _PATIENCE
         asked = time.monotonic()
         try:
@@ -210,7 +220,7 @@ class Images:
         body.elapsed_s = time.monotonic() - asked
         return body
 
-    async def _read_into(self, body: _Body, target: Target, accept: Accept) -> None:
+    async def _read_into(self, body: Body, target: Target, accept: Accept) -> None:
         heads: list[Head] = []
 
         def keep(head: Head) -> Changes:

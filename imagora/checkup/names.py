@@ -12,6 +12,7 @@ from federation import names
 from federation.identity import text_of
 from federation.model import Attributes
 from imagora.checkup.asking import NAME, STUDY_UID, Asking, Result
+from registry.profiles import Feature
 
 #: Where no name with an accent was seen, names with these are asked for.
 _ACCENTED = "ÉéÈÇ"
@@ -35,29 +36,26 @@ class Names:
 
         self._literal = False  # True if percent-encoded text was seen to be taken as it stands
 
-    async def examine(self) -> bool | None:
-        """→ whether names match whatever their case; None = could not be told."""
+    async def examine(self) -> None:
         note = self._asking.checkup.note
-        ignores_case: bool | None = None
         async with self._asking.about("names", Result.UNKNOWN):
             known = [(u, n) for u, n in self._known if sum(map(_ascii_letter, n)) > 2]
             if not known:
                 note("names", Result.UNKNOWN, "no name was seen that could be tried")
-                return None
+                return
             found = await self._telling(sorted(known, key=lambda one: not one[1].isascii()))
             if found is None:
-                return None
+                return
             uid, name, narrowing = found
-            ignores_case = await self._case(uid, name, narrowing)
+            await self._case(uid, name, narrowing)
+            await self._one_letter(uid, name, narrowing)
             await self._accents(narrowing)
             if self._literal:
-                text = "does not decode percent-encoded text; such characters are asked for with wildcards"
-                note("encoding", Result.LIMIT, text)
-        return ignores_case
+                self._asking.checkup.know(Feature.PERCENT_DECODING, False)
 
     async def _telling(self, known: Sequence[tuple[str, str]]) -> tuple[str, str, _Narrowing] | None:
         """A name that is found, and a question that tells it from others. None if there is none, which is noted."""
-        note = self._asking.checkup.note
+        note, know = self._asking.checkup.note, self._asking.checkup.know
         wildcards_fail = forgets = False
         for uid, name in known:
             for narrowing in _Narrowing:
@@ -65,6 +63,7 @@ class Names:
                 if forgets:
                     continue  # it looks at the UID and forgets the name
                 if await self._finds(_loose(name), uid, name, narrowing):
+                    know(Feature.WILDCARD_STAR, True)
                     return uid, name, narrowing
                 # A PACS may list a study under another name than its patient is filed under: then the next is tried.
                 wildcards_fail = wildcards_fail or await self._finds(name, uid, name, narrowing)
@@ -72,21 +71,33 @@ class Names:
         if forgets:
             note("names", Result.LIMIT, "it does not look at the name asked for; names are compared here")
         elif wildcards_fail:
+            know(Feature.WILDCARD_STAR, False)
             note("names", Result.FAILED, "* in a name finds nothing: no search by name would find its exams")
         else:
             note("names", Result.LIMIT, "does not find exams under the names that it lists them with")
         return None
 
-    async def _case(self, uid: str, name: str, narrowing: _Narrowing) -> bool:
+    async def _case(self, uid: str, name: str, narrowing: _Narrowing) -> None:
         """As searches would ask then: with wildcards, for some compare with and without them differently."""
         other = "".join(c.swapcase() if c.isascii() else c for c in name)
         ignores = await self._finds(_loose(other), uid, name, narrowing)
+        self._asking.checkup.know(Feature.NAMES_IN_ANY_CASE, ignores)
         if ignores:
             self._asking.checkup.note("names", Result.OK, "are found in capitals and in small letters")
         else:
             text = "are found only as they are written, in capitals or small letters; more is asked and compared here"
             self._asking.checkup.note("names", Result.LIMIT, text)
-        return ignores
+
+    async def _one_letter(self, uid: str, name: str, narrowing: _Narrowing) -> None:
+        """`?` for one letter (PS3.4 §C.2.2.2.4)."""
+        place = next(i for i, c in enumerate(name) if i and _ascii_letter(c))
+        knows = await self._finds(_loose(f"{name[:place]}?{name[place + 1 :]}"), uid, name, narrowing)
+        self._asking.checkup.know(Feature.WILDCARD_QUESTION, knows)
+        if knows:
+            self._asking.checkup.note("wildcards", Result.OK, "* and ? stand for letters of a name")
+        else:
+            text = "? does not stand for one letter; names are looked for with * then, and compared here"
+            self._asking.checkup.note("wildcards", Result.LIMIT, text)
 
     async def _accents(self, narrowing: _Narrowing) -> None:
         note = self._asking.checkup.note
@@ -96,7 +107,9 @@ class Names:
                 note("accents", Result.UNKNOWN, "no name with an accent was found to try")
                 return
             uid, name = known
-            if await self._finds(_bare(name), uid, name, narrowing):
+            ignores = await self._finds(_bare(name), uid, name, narrowing)
+            self._asking.checkup.know(Feature.NAMES_WITHOUT_ACCENTS, ignores)
+            if ignores:
                 note("accents", Result.OK, "names are found without their accents")
             else:
                 note(

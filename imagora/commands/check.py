@@ -9,13 +9,13 @@ from dataclasses import asdict
 import click
 import orjson
 
-from dicomweb.client import ClientOptions, Credentials
-from dicomweb.probe import ProbedMember
-from imagora.checkup import Checkup, Result, examine_all
+from imagora.checkup import Checkup, Result, connect, examine_all
 from imagora.commands.common import Failure, config_option, open_registry, run, settings_of
 from imagora.commands.tables import count, printable, table
-from imagora.settings import Settings, member_credentials
+from imagora.scorecard import LANGUAGES, Language, html, lacks, speed
+from imagora.settings import Settings
 from registry.model import Directory, Site, SiteStatus
+from registry.profiles import Feature, Profile, ProfileStore
 from registry.store import RegistryStore, UnknownSite
 
 _MARKS = {Result.OK: "ok", Result.LIMIT: "limit", Result.FAILED: "FAILED", Result.UNKNOWN: "?"}
@@ -24,22 +24,34 @@ _MARKS = {Result.OK: "ok", Result.LIMIT: "limit", Result.FAILED: "FAILED", Resul
 @click.command()
 @click.argument("emetteurs", nargs=-1, metavar="[EMETTEUR]...")
 @click.option("--all", "everyone", is_flag=True, help="Check every site that is asked.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--last", is_flag=True, help="Ask nobody: show what the last check of each site found.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "html"]), default="table", show_default=True)
+@click.option("--lang", type=click.Choice(["fr", "en"]), help="Language of --format html; both if it is not given.")
 @config_option
 @click.pass_context
-def check(context: click.Context, /, emetteurs: tuple[str, ...], everyone: bool, form: str) -> None:
-    """Ask the PACS of one or more sites some twenty questions, and say what was found.
+def check(
+    context: click.Context,
+    /,
+    emetteurs: tuple[str, ...],
+    everyone: bool,
+    last: bool,
+    form: str,
+    lang: Language | None,
+) -> None:
+    """Ask the PACS of one or more sites some forty questions, and say what was found.
 
     Name the sites, suspended ones too, or give --all. Each PACS is asked directly, with its credentials from the
     environment (IMAGORA_MEMBER_<EMETTEUR>_USER and _PASSWORD, or _TOKEN), and each question has the time that a
     search has (search.deadline_s, or the site's own).
 
-    Tried: whether it answers; lists studies, series and instances; honours limit and offset; its order; names in
-    capitals and small letters, and without accents; and, with one small instance, metadata, the DICOM file and its
-    transfer syntax, a frame, a rendered image. Never more than a handful of rows and one instance are read. Nothing
-    of a patient's is shown.
+    Tried, one after the other: whether it answers; lists studies, series and instances; honours limit and offset;
+    its order; names in capitals and small letters, without accents, with wildcards; percent-encoding; lists of UIDs;
+    includefield; what it answers where nothing is found; HEAD and OPTIONS; and, with one small instance, metadata, the
+    DICOM file and its transfer syntax, a frame, bulk data, a rendered image, a thumbnail. How fast it is. Nothing is
+    stored. Never more than a handful of rows and one instance are read. Nothing of a patient's is shown or kept.
 
-    What was learnt of names, limit and offset is kept, and searches make use of it from then on.
+    What was learnt is kept with the site, as its profile: searches and retrieves try first what should work.
+    --format html makes a scorecard of it. A server checks again by itself every search.check_every_h hours.
 
     \b
     ok      works
@@ -51,8 +63,14 @@ def check(context: click.Context, /, emetteurs: tuple[str, ...], everyone: bool,
     """
     if bool(emetteurs) == everyone:
         raise click.UsageError("name the sites to check, or give --all", context)
+    if last:
+        profiles = run(_last(settings_of(context), emetteurs))
+        click.echo(_shown(profiles, form, lang))
+        return
     checkups, unconnected = run(_check(settings_of(context), emetteurs))
-    if form == "json":
+    if form == "html":
+        click.echo(_shown([checkup.profile for checkup in checkups], form, lang))
+    elif form == "json":
         objects = [_as_object(checkup) for checkup in checkups]
         click.echo(orjson.dumps(objects, option=orjson.OPT_INDENT_2).decode())
     else:
@@ -79,10 +97,52 @@ async def _check(settings: Settings, emetteurs: Sequence[str]) -> tuple[list[Che
         if not sites:
             raise Failure("no site has a DICOMweb address to check")
         tls = ssl.create_default_context()
-        checkups = await examine_all([_connect(site, settings, tls) for site in sites])
+        checkups = await examine_all([connect(site, settings.search.deadline_s, tls) for site in sites])
         for checkup in checkups:
             await _keep(store, checkup)
         return checkups, unconnected
+
+
+async def _last(settings: Settings, emetteurs: Sequence[str]) -> list[Profile]:
+    async with open_registry(settings) as store:
+        directory = await store.load()
+        wanted = {site.emetteur for site in (_named(directory, emetteurs) if emetteurs else directory.sites)}
+        return [profile for profile in await ProfileStore(store.database).all() if profile.emetteur in wanted]
+
+
+def _shown(profiles: Sequence[Profile], form: str, lang: Language | None) -> str:
+    if form == "html":
+        return html(profiles, (lang,) if lang is not None else LANGUAGES)
+    if form == "json":
+        return orjson.dumps([_profile_object(p) for p in profiles], option=orjson.OPT_INDENT_2).decode()
+    if not profiles:
+        return "No site was checked yet."
+    return "\n\n".join(map(_profile_text, profiles))
+
+
+def _profile_object(profile: Profile) -> dict[str, object]:
+    return {
+        "emetteur": profile.emetteur,
+        "name": profile.name,
+        "usable": profile.usable,
+        "checked_at": profile.checked_at,
+        "latency_ms": round(profile.latency_s * 1000, 1) if profile.latency_s is not None else None,
+        "bytes_per_s": round(profile.bytes_per_s) if profile.bytes_per_s is not None else None,
+        "features": {str(feature): profile.features.get(feature) for feature in Feature},
+        "lacks": [{"feature": name, "means": means} for name, means in lacks(profile)],
+    }
+
+
+def _profile_text(profile: Profile) -> str:
+    latency, rate = speed(profile)
+    when = f"{profile.checked_at.astimezone():%Y-%m-%d %H:%M}" if profile.checked_at is not None else "never"
+    verdict = "usable" if profile.usable else "not usable"
+    lines = [
+        f"{profile.emetteur}, {profile.name}: {verdict} when last checked, {when}",
+        f"  answers a search in {latency}, gives {rate}",
+        *(f"  lacks: {name}. {means}" for name, means in lacks(profile)),
+    ]
+    return "\n".join(map(printable, lines))
 
 
 def _named(directory: Directory, emetteurs: Sequence[str]) -> list[Site]:
@@ -100,21 +160,10 @@ def _named(directory: Directory, emetteurs: Sequence[str]) -> list[Site]:
     return list(sites.values())
 
 
-def _connect(site: Site, settings: Settings, tls: ssl.SSLContext) -> tuple[ProbedMember, float]:
-    """A client of the check's own, and its deadline in seconds."""
-    deadline_s = site.deadline_s or settings.search.deadline_s
-    known = member_credentials(site.emetteur)
-    credentials = (
-        Credentials(user=known.user, password=known.password, token=known.token) if known is not None else None
-    )
-    options = ClientOptions(idle_s=deadline_s, connections=1)
-    return ProbedMember(site, credentials=credentials, options=options, tls=tls), deadline_s
-
-
 async def _keep(store: RegistryStore, checkup: Checkup) -> None:
     """What could not be told this time is not known any more: the PACS may be another one than last time."""
-    if checkup.quirks is not None:
-        await store.save_quirks(checkup.site.emetteur, checkup.quirks)
+    if checkup.answered and checkup.site.dicomweb is not None:
+        await ProfileStore(store.database).keep(checkup.profile, checkup.site.dicomweb)
 
 
 def _as_object(checkup: Checkup) -> dict[str, object]:
@@ -133,6 +182,7 @@ def _as_object(checkup: Checkup) -> dict[str, object]:
             for finding in checkup.findings
         ],
         "quirks": asdict(checkup.quirks) if checkup.quirks is not None else None,
+        "profile": _profile_object(checkup.profile) if checkup.answered else None,
     }
 
 
@@ -142,4 +192,8 @@ def _as_text(checkup: Checkup) -> str:
     for finding in checkup.findings:
         took = f" ({finding.elapsed_s * 1000:.0f} ms)" if finding.elapsed_s is not None else ""
         rows.append((f"  {_MARKS[finding.result]}", finding.topic, f"{finding.text}{took}"))
-    return f"{title}\n{table(rows)}"
+    text = f"{title}\n{table(rows)}"
+    if not checkup.latencies_s:
+        return text
+    latency, rate = speed(checkup.profile)
+    return f"{text}\n  answers a search in {latency}, gives {rate}"

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
+from consent import Unavailable
 from consent.heads import KeyProblem
+from imagora.commands.traced import NotEntitled
 from imagora.setting_errors import SettingsError
 from imagora.settings import Settings, load_settings
 from registry import migrate
@@ -47,8 +49,10 @@ _FAILURES = (
     DatabaseError,
     EmbeddedError,
     KeyProblem,
+    NotEntitled,
     RegistryConflict,
     TableError,
+    Unavailable,
     UnknownPractitioner,
     UnknownSite,
 )
@@ -69,7 +73,8 @@ def explain(error: Exception) -> click.ClickException:
     where = traceback.extract_tb(error.__traceback__)[-1:]
     place = f" at {Path(where[0].filename).name}:{where[0].lineno}" if where else ""
     return Failure(
-        f"unexpected {type(error).__name__}{place}: {error}\n"
+        # Not its text: what serves writes this into its log, and the text may quote a patient's data.
+        f"unexpected {type(error).__name__}{place}\n"
         "This is a fault in imagora, not yours; with IMAGORA_TRACEBACK=1 it shows where it happened."
     )
 

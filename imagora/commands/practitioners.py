@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC
 
 import click
 import orjson
 
+from consent import Requester
+from imagora.commands.behalf import administered, administration, by_option, for_site, rpps_value
 from imagora.commands.common import config_option, open_registry, run, settings_of
 from imagora.commands.tables import count, table
+from imagora.commands.traced import NotEntitled, operator
 from imagora.settings import Settings
-from registry.people import Practitioner, Role, check_rpps
-from registry.practitioners import Addition, PractitionerStore
+from registry import Directory
+from registry.people import Practitioner, Role
+from registry.practitioners import Addition, PractitionerStore, UnknownPractitioner
 from registry.rules import check_name
-
-
-def _rpps(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    try:
-        return check_rpps(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), context, parameter) from None
+from registry.store import UnknownSite
 
 
 def _name(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -32,14 +28,19 @@ def _name(context: click.Context, parameter: click.Parameter, value: str) -> str
 
 
 _rpps_option = click.option(
-    "--rpps", required=True, callback=_rpps, metavar="RPPS", help="RPPS: 11 digits, or 8 and the RPPS."
+    "--rpps", required=True, callback=rpps_value, metavar="RPPS", help="RPPS: 11 digits, or 8 and the RPPS."
+)
+_by_option = by_option(
+    "On whose behalf: the correspondent of the practitioner's home site, or a referent. Otherwise whoever uses this "
+    "machine.",
+    required=False,
 )
 
 
 @click.group()
 @config_option
 def practitioners() -> None:
-    """The professionals who may ask: add, sign, list, suspend, resume."""
+    """The professionals who may ask: add, sign, list, suspend, resume. Every change is traced."""
 
 
 @practitioners.command()
@@ -47,16 +48,17 @@ def practitioners() -> None:
 @click.option("--name", required=True, callback=_name, metavar="NAME", help="Name: 'MARTIN^CLAIRE'.")
 @click.option("--site", required=True, metavar="EMETTEUR", help="Home site.")
 @click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.PRACTITIONER.value)
+@_by_option
 @config_option
 @click.pass_context
-def add(context: click.Context, rpps: str, name: str, site: str, role: str) -> None:
+def add(context: click.Context, rpps: str, name: str, site: str, role: str, by: str | None) -> None:
     """Register a practitioner, or change the name, home site and role of one who is registered.
 
     He may ask once his signature of the charter is recorded: `imagora practitioners sign`. A suspended one stays
-    suspended.
+    suspended. Only a referent makes a referent, and who moves to another site needs the word of both.
     """
     settings = settings_of(context)
-    addition, practitioner = run(_add(settings, rpps, name, site, Role(role)))
+    addition, practitioner = run(_add(settings, rpps, name, site, Role(role), by))
     said = {
         Addition.ADDED: "is registered",
         Addition.CHANGED: "is changed",
@@ -72,24 +74,65 @@ def add(context: click.Context, rpps: str, name: str, site: str, role: str) -> N
         )
 
 
-async def _add(settings: Settings, rpps: str, name: str, site: str, role: Role) -> tuple[Addition, Practitioner]:
-    async with _store(settings) as store:
-        return await store.add(rpps=rpps, name=name, site=site, role=role)
+async def _add(
+    settings: Settings, rpps: str, name: str, emetteur: str, role: Role, by: str | None
+) -> tuple[Addition, Practitioner]:
+    async with open_registry(settings) as registry:
+        directory = await registry.load()
+        site = directory.site(emetteur)
+        if site is None:
+            raise UnknownSite(emetteur)
+        before = directory.practitioners.get(rpps)
+        requester = _adder(directory, by, before, site.emetteur, role)
+        async with administration(settings, registry.database) as events:
+            store = PractitionerStore(registry.database)
+            addition, after = await store.add(rpps=rpps, name=name, site=site.emetteur, role=role)
+            if addition is not Addition.UNCHANGED:
+                events.append(
+                    administered(
+                        requester,
+                        f"practitioner-{addition}",
+                        practitioner=rpps,
+                        site=after.site,
+                        role=after.role.value,
+                        **({"site_before": before.site} if before is not None and before.site != after.site else {}),
+                        **({"role_before": before.role} if before is not None and before.role != after.role else {}),
+                    )
+                )
+    return addition, after
+
+
+def _adder(directory: Directory, by: str | None, before: Practitioner | None, emetteur: str, role: Role) -> Requester:
+    """Who adds or changes a practitioner. Raises `NotEntitled`, `UnknownPractitioner`."""
+    if by is None:
+        return operator()
+    requester = for_site(directory, by, emetteur, f"register practitioners of {emetteur}")
+    if before is not None and before.site != emetteur:
+        for_site(directory, by, before.site, f"move a practitioner of {before.site}")
+    referent = role is Role.REFERENT or (before is not None and before.role is Role.REFERENT)
+    if referent and requester.role is not Role.REFERENT:
+        raise NotEntitled(f"{by} may not name or change a referent: a referent may, or whoever uses this machine")
+    return requester
 
 
 @practitioners.command()
 @_rpps_option
+@_by_option
 @config_option
 @click.pass_context
-def sign(context: click.Context, rpps: str) -> None:
+def sign(context: click.Context, rpps: str, by: str | None) -> None:
     """Record that a practitioner signed the charter, in the version that is in force (auth.charter_version)."""
-    click.echo(run(_sign(settings_of(context), rpps)))
+    click.echo(run(_sign(settings_of(context), rpps, by)))
 
 
-async def _sign(settings: Settings, rpps: str) -> str:
+async def _sign(settings: Settings, rpps: str, by: str | None) -> str:
     version = settings.auth.charter_version
-    async with _store(settings) as store:
-        new, signed_at = await store.sign(rpps, version)
+    async with open_registry(settings) as registry:
+        requester, site = _speaker(await registry.load(), by, rpps, "record the charter's signature of")
+        async with administration(settings, registry.database) as events:
+            new, signed_at = await PractitionerStore(registry.database).sign(rpps, version)
+            if new:
+                events.append(administered(requester, "charter-signed", practitioner=rpps, site=site, version=version))
     when = f"{signed_at.astimezone():%Y-%m-%d %H:%M}"
     return (
         f"{rpps} has signed version {version} of the charter ({when})."
@@ -118,39 +161,53 @@ def list_(context: click.Context, form: str) -> None:
 
 
 async def _all(settings: Settings) -> tuple[Practitioner, ...]:
-    async with _store(settings) as store:
-        return await store.all()
+    async with open_registry(settings) as registry:
+        return await PractitionerStore(registry.database).all()
+
+
+def _speaker(directory: Directory, by: str | None, rpps: str, what: str) -> tuple[Requester, str]:
+    """→ (who changes something of a practitioner, whose EMETTEUR). `what` says what: "suspend".
+
+    Raises `NotEntitled`, `UnknownPractitioner`.
+    """
+    practitioner = directory.practitioners.get(rpps)
+    if practitioner is None:
+        raise UnknownPractitioner(rpps)
+    home = practitioner.site
+    return operator() if by is None else for_site(directory, by, home, f"{what} practitioners of {home}"), home
 
 
 @practitioners.command()
 @_rpps_option
+@_by_option
 @config_option
 @click.pass_context
-def suspend(context: click.Context, rpps: str) -> None:
+def suspend(context: click.Context, rpps: str, by: str | None) -> None:
     """Let a practitioner ask no more, from now on and on every running server, until he is resumed."""
-    changed = run(_set_active(settings_of(context), rpps, active=False))
+    changed = run(_set_active(settings_of(context), rpps, by, active=False))
     click.echo(f"{rpps} is suspended{'' if changed else ' already'}.")
 
 
 @practitioners.command()
 @_rpps_option
+@_by_option
 @config_option
 @click.pass_context
-def resume(context: click.Context, rpps: str) -> None:
+def resume(context: click.Context, rpps: str, by: str | None) -> None:
     """End a practitioner's suspension."""
-    changed = run(_set_active(settings_of(context), rpps, active=True))
+    changed = run(_set_active(settings_of(context), rpps, by, active=True))
     click.echo(f"{rpps} is {'active again' if changed else 'not suspended'}.")
 
 
-async def _set_active(settings: Settings, rpps: str, *, active: bool) -> bool:
-    async with _store(settings) as store:
-        return await store.set_active(rpps, active=active)
-
-
-@asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[PractitionerStore]:
+async def _set_active(settings: Settings, rpps: str, by: str | None, *, active: bool) -> bool:
     async with open_registry(settings) as registry:
-        yield PractitionerStore(registry.database)
+        requester, site = _speaker(await registry.load(), by, rpps, "resume" if active else "suspend")
+        async with administration(settings, registry.database) as events:
+            changed = await PractitionerStore(registry.database).set_active(rpps, active=active)
+            if changed:
+                action = "practitioner-resumed" if active else "practitioner-suspended"
+                events.append(administered(requester, action, practitioner=rpps, site=site))
+    return changed
 
 
 def _may_ask(person: Practitioner, charter_version: str) -> bool:

@@ -11,9 +11,11 @@ from pathlib import Path
 import click
 import orjson
 
+from imagora.commands.behalf import administered, administration
 from imagora.commands.common import Failure, config_option, open_registry, run, settings_of
 from imagora.commands.lazy import LazyGroup
 from imagora.commands.tables import count, table
+from imagora.commands.traced import operator
 from imagora.settings import Settings
 from registry.entries import Changes
 from registry.model import Directory, Site, SiteStatus
@@ -26,7 +28,7 @@ COMMANDS = {"check": "imagora.commands.check:check"}
 @click.group(cls=LazyGroup, table=COMMANDS)
 @config_option
 def sites() -> None:
-    """The sites of the federation: import, list, check, suspend, resume."""
+    """The sites of the federation: import, list, check, suspend, resume. Every change is traced."""
 
 
 @sites.command(name="import")
@@ -58,8 +60,14 @@ def import_(context: click.Context, file: Path) -> None:
 
 
 async def _import(settings: Settings, table: Table) -> Changes:
-    async with open_registry(settings) as store:
-        return await store.import_csv(table)
+    async with open_registry(settings) as store, administration(settings, store.database) as events:
+        changes = await store.import_csv(table)
+        who = operator()
+        folders = (("folder-added", changes.new_folders), ("folder-changed", changes.changed_folders))
+        sites = (("site-added", changes.new_sites), ("site-changed", changes.changed_sites))
+        events += [administered(who, action, folder=f.name) for action, some in folders for f in some]
+        events += [administered(who, action, site=s.emetteur) for action, some in sites for s in some]
+    return changes
 
 
 @sites.command(name="list")
@@ -127,7 +135,10 @@ async def _change(settings: Settings, emetteur: str, status: SiteStatus) -> str:
             )
         if site.status is status:
             return f"{site.emetteur} is {'a member' if status is SiteStatus.MEMBER else 'suspended'} already."
-        await store.set_status(site.emetteur, status)
+        async with administration(settings, store.database) as events:
+            await store.set_status(site.emetteur, status)
+            action = "site-suspended" if status is SiteStatus.SUSPENDED else "site-resumed"
+            events.append(administered(operator(), action, site=site.emetteur))
         if status is SiteStatus.SUSPENDED:
             return f"{site.emetteur} is suspended: it is not asked any more."
         return f"{site.emetteur} is a member again" + ("." if site.has_address else ", but it has no address to ask.")

@@ -13,7 +13,18 @@ from consent.audit import CODES, OUTCOMES, UNCODED
 from consent.chain import Link
 from imagora.commands.tables import safe_cell, table
 
-_TABLE_HEAD = ("AT", "KIND", "OUTCOME", "REQUESTER", "PATIENT", "ORIGIN", "STUDY OR QUERY", "SCOPE", "HOLDERS")
+_TABLE_HEAD = (
+    "AT",
+    "KIND",
+    "OUTCOME",
+    "REQUESTER",
+    "PATIENT",
+    "ORIGIN",
+    "STUDY OR QUERY",
+    "SCOPE",
+    "HOLDERS",
+    "DETAIL",
+)
 
 
 def as_table(links: Sequence[Link]) -> str:
@@ -34,6 +45,7 @@ def _row(link: Link) -> tuple[str, ...]:
         r.study_uid or r.query,
         r.scope,
         " ".join(r.holders),
+        " ".join(f"{name}={value}" for name, value in orjson.loads(r.detail).items()),
     )
 
 

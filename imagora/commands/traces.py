@@ -12,14 +12,15 @@ from typing import Any, TypeVar
 import click
 
 from consent.chain import Head, Link
-from consent.heads import ReadHeads, load_keys, read_heads
-from consent.traces import Selection, Verification, select, verify
+from consent.heads import Keys, ReadHeads, load_keys, read_heads
+from consent.traces import Verification, select, verify
 from imagora.commands import trace_output as output
+from imagora.commands.behalf import by_option
 from imagora.commands.common import Failure, config_option, open_database, open_registry, run, settings_of
 from imagora.commands.tables import count
+from imagora.commands.trace_reading import reading, select_for, trace_reading
+from imagora.commands.traced import operator
 from imagora.settings import Settings
-from registry.database import Database
-from registry.store import UnknownSite
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,12 +31,21 @@ _FINDINGS_MAX = 200
 @click.group()
 @config_option
 def traces() -> None:
-    """Traces of every search and access: list, export, verify."""
+    """Traces of every search and access: list, export, verify.
+
+    Reading them is traced too, before anything is shown. A reading does not stand in what it shows itself; later ones
+    show it.
+    """
 
 
 def _selection(command: F) -> F:
     for option in reversed(
         (
+            by_option(
+                "On whose behalf: a correspondent reads the traces of his site's exams, a referent all. "
+                "Otherwise whoever uses this machine reads all.",
+                required=False,
+            ),
             click.option("--site", metavar="EMETTEUR", help="Only exams that this site made."),
             click.option("--patient", metavar="ID", help="Only this patient: IPP@EMETTEUR, or an IPP at any site."),
             click.option("--practitioner", metavar="RPPS", help="Only what this professional, or node, did."),
@@ -60,11 +70,7 @@ def _selection(command: F) -> F:
 def list_(context: click.Context, /, limit: int, form: str, **asked: Any) -> None:
     """List traces, oldest first."""
     newest: deque[Link] = deque(maxlen=limit)
-
-    def keep(link: Link) -> None:
-        newest.append(link)
-
-    total = run(_each(settings_of(context), asked, keep))
+    total = run(_each(settings_of(context), "list", asked, newest.append))
     if form == "json":
         click.echo("[" + ",\n".join(output.json_text(link, indent=True) for link in newest) + "]")
     else:
@@ -84,41 +90,45 @@ def export(context: click.Context, /, form: str, **asked: Any) -> None:
 
     Moments are UTC. The CSV file is UTF-8; what a spreadsheet would take for a formula begins with an apostrophe.
     """
+    settings = settings_of(context)
     if form == "csv":
-        click.echo(output.csv_head(), nl=False)
-        run(_each(settings_of(context), asked, lambda link: click.echo(output.csv_line(link), nl=False)))
+
+        def begin() -> None:
+            click.echo(output.csv_head(), nl=False)
+
+        run(_each(settings, "export", asked, lambda link: click.echo(output.csv_line(link), nl=False), begin))
         return
     marks = iter(["[\n"])
     total = run(
         _each(
-            settings_of(context), asked, lambda link: click.echo(next(marks, ",\n") + output.json_text(link), nl=False)
+            settings,
+            "export",
+            asked,
+            lambda link: click.echo(next(marks, ",\n") + output.json_text(link), nl=False),
         )
     )
     click.echo("\n]" if total else "[]")
 
 
-async def _each(settings: Settings, asked: dict[str, Any], take: Callable[[Link], None]) -> int:
-    """Give each selected trace to `take`; how many there were."""
-    site: str | None = asked["site"]
-    since: datetime | None = asked["since"]
+async def _each(
+    settings: Settings,
+    action: str,
+    asked: dict[str, Any],
+    take: Callable[[Link], None],
+    begin: Callable[[], None] = lambda: None,
+) -> int:
+    """Trace the reading, `begin`, and give each selected trace to `take`; how many there were."""
     total = 0
     async with open_registry(settings) as store:
-        if site is not None:
-            known = (await store.load()).site(site)
-            if known is None:
-                raise UnknownSite(site)
-            site = known.emetteur
-        selection = Selection(
-            site=site,
-            patient_id=asked["patient"],
-            requester_id=asked["practitioner"],
-            since=since.astimezone() if since is not None else None,
-            emergencies=asked["emergencies"],
-        )
+        reader, selection = select_for(await store.load(), asked["by"], asked)
+        event = reading(action, reader, selection)
+        await trace_reading(settings, store.database, event)
+        begin()
         async with aclosing(select(store.database, selection)) as links:
             async for link in links:
-                take(link)
-                total += 1
+                if link.record.request_id != event.request_id:
+                    take(link)
+                    total += 1
     return total
 
 
@@ -134,7 +144,7 @@ async def _each(settings: Settings, asked: dict[str, Any], take: Callable[[Link]
 @config_option
 @click.pass_context
 def verify_(context: click.Context, files: Sequence[Path]) -> None:
-    """Check that no trace was changed, removed, added, moved or cut off.
+    """Check that no trace was changed, removed, added, moved or cut off. The check itself is traced, after it.
 
     Each row must fit the one before it, and the rows must reach every signed head, in the database and in the file
     outside it. Exit status: 0 all is as it was written, 1 something is not, and it is named.
@@ -146,7 +156,7 @@ def verify_(context: click.Context, files: Sequence[Path]) -> None:
     keys = load_keys(settings.trace_key_path)
     if keys is None:
         notes.append(f"There is no key at {settings.trace_key_path}: signed heads cannot be trusted without it.")
-    result = run(_verify(settings, lambda database: verify(database, keys, outside)))
+    result = run(_verify(settings, keys, outside))
     for finding in result.findings[:_FINDINGS_MAX]:
         click.echo(str(finding))
     if len(result.findings) > _FINDINGS_MAX:
@@ -158,10 +168,10 @@ def verify_(context: click.Context, files: Sequence[Path]) -> None:
         raise Failure(f"the traces are not as they were written: {count(len(result.findings), 'finding')}")
 
 
-async def _verify(settings: Settings, work: Callable[[Database], Any]) -> Verification:
+async def _verify(settings: Settings, keys: Keys | None, outside: dict[str, list[Head]]) -> Verification:
     async with open_database(settings) as database:
-        result = await work(database)
-    assert isinstance(result, Verification)
+        result = await verify(database, keys, outside)
+        await trace_reading(settings, database, reading("verify", operator()))
     return result
 
 

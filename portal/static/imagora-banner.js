@@ -5,6 +5,7 @@
   "use strict";
 
   var OURS = /^(?:\/(?:folders|sites|patients)\/[^/]+)?\/dicom-web\//;
+  var THUMBNAIL = /\/thumbnail$/;
   var STUDY_SEARCH = /\/dicom-web\/studies$/;
   var SITE_STUDY = /\/sites\/([A-Za-z0-9_.-]{1,16})\/dicom-web\/studies\/([0-9.]{1,64})/g;
   var FAILED = ["timeout", "error", "refused", "skipped"];
@@ -181,7 +182,10 @@
     return { level: "alert", text: text ? opening + " : " + text : opening + "." };
   }
 
-  function isShownError(status) {
+  function isShownError(status, url) {
+    if (THUMBNAIL.test(url.pathname) && status >= 500 && status !== 503) {
+      return false; // one picture that can't be made: OHIF takes the image itself, or shows that there is none
+    }
     return status === 401 || status === 403 || status === 409 || status === 429 || status >= 500;
   }
 
@@ -355,7 +359,7 @@
       answer.then(function (response) {
         safely(function () {
           var notices = noticesOf(response.headers.get("Warning"), response.headers.get("Imagora-Sources"));
-          if (!isShownError(response.status)) {
+          if (!isShownError(response.status, url)) {
             record(url, order, fromPage, notices);
             return;
           }
@@ -395,7 +399,7 @@
           return;
         }
         var notices = noticesOf(request.getResponseHeader("Warning"), request.getResponseHeader("Imagora-Sources"));
-        if (isShownError(request.status)) {
+        if (isShownError(request.status, url)) {
           notices.push(errorNotice(request.status, bodyText(request)));
         }
         record(url, order, fromPage, notices);

@@ -9,20 +9,30 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from imagora_demo.orthanc import OrthancError, stop_all
 
-from imagora_bench import data
+from imagora_bench import clients, control, data, frames, oppositions, scale, viewer
 from imagora_bench.machine import describe
-from imagora_bench.parts import Bench, Plan
+from imagora_bench.parts import PROFILED, Bench, Plan
 from imagora_bench.processes import BenchError
 from imagora_bench.ratios import Row, table
 
-PARTS = ("search", "study", "memory")
+PARTS: dict[str, Callable[[Bench], list[Row]]] = {
+    "search": Bench.search,
+    "scale": scale.measure,
+    "study": Bench.study,
+    "frames": frames.measure,
+    "memory": Bench.memory,
+    "clients": clients.measure,
+    "oppositions": oppositions.measure,
+    "access": control.measure,
+    "ohif": viewer.measure,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,8 +65,8 @@ def _run(options: argparse.Namespace, tell: object) -> None:
         temporary.chmod(0o711)
         kept = Path(options.keep).absolute() if options.keep else temporary
         tell("Orthancs")
-        orthancs = data.start(kept / "orthanc", light="search" in parts, heavy="study" in parts)
-        stack.callback(stop_all, list(orthancs.values()))
+        orthancs = data.start(kept / "orthanc", parts)
+        stack.callback(stop_all if options.keep else data.kill_all, list(orthancs.values()))
         data.load(orthancs, studies=plan.studies, instances=plan.instances, tell=tell)
         machine = describe(list(orthancs.values()))
         with Bench(plan, temporary, orthancs, tell) as bench:
@@ -66,11 +76,12 @@ def _run(options: argparse.Namespace, tell: object) -> None:
                 return
             rows: list[Row] = []
             for part in parts:
-                rows += getattr(bench, part)()
+                rows += PARTS[part](bench)
         machine["Load after"] = ", ".join(f"{load:.2f}" for load in os.getloadavg())
     print(table(rows))
     print()
-    print(f"{plan.rounds} interleaved rounds after one that does not count; ratios are taken within a round.")
+    openings = f" ({plan.openings} of OHIF)" if "ohif" in parts else ""
+    print(f"{plan.rounds} interleaved rounds{openings} after one that does not count; ratios are taken within a round.")
     print("\n".join(f"- {name}: {value}" for name, value in machine.items()))
     for row in rows:
         if spent := row.measured.get("cpu_s"):
@@ -91,13 +102,21 @@ def _cpu(spent: dict[str, float]) -> str:
 def _plan(options: argparse.Namespace) -> Plan:
     plan = Plan()
     if options.quick:
-        plan = replace(plan, rounds=3, relay_bytes=256 << 20, slow_s=3.0)
+        plan = replace(plan, rounds=3, relay_bytes=256 << 20, slow_s=3.0, clients_s=5.0, openings=2)
     given = {
         "rounds": options.rounds,
         "studies": options.studies,
         "instances": options.instances,
         "relay_bytes": options.relay_mb and options.relay_mb << 20,
         "slow_s": options.slow_s,
+        "rows": options.rows,
+        "oppositions": options.oppositions and tuple(options.oppositions),
+        "frames": options.frames,
+        "members": options.members and tuple(options.members),
+        "clients": options.clients,
+        "clients_s": options.clients_s,
+        "client_members": options.client_members,
+        "openings": options.openings,
     }
     return replace(plan, **{name: value for name, value in given.items() if value is not None})
 
@@ -117,10 +136,26 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--slow-s", type=float, metavar="N", help=f"seconds that the slow client is slow ({plan.slow_s:g})"
     )
+    parser.add_argument("--rows", type=int, metavar="N", help=f"rows of a search with oppositions ({plan.rows})")
+    parser.add_argument(
+        "--oppositions", type=int, nargs=2, metavar="N", help=f"few and many {plan.oppositions}".replace("%", "%%")
+    )
+    parser.add_argument("--frames", type=int, metavar="N", help=f"frames of one timed run ({plan.frames})")
+    parser.add_argument("--members", type=int, nargs=3, metavar="N", help=f"members that are asked {plan.members}")
+    parser.add_argument("--clients", type=int, metavar="N", help=f"clients that read at once ({plan.clients})")
+    parser.add_argument(
+        "--clients-s", type=float, metavar="N", help=f"seconds that each of them reads ({plan.clients_s:g})"
+    )
+    parser.add_argument(
+        "--client-members", type=int, metavar="N", help=f"members that they read from ({plan.client_members})"
+    )
+    parser.add_argument("--openings", type=int, metavar="N", help=f"interleaved openings in OHIF ({plan.openings})")
     options = parser.parse_args(arguments)
     for part in options.parts:
         if part not in PARTS:
             parser.error(f"there is no part {part!r}: {', '.join(PARTS)}")
+        if options.profile and part not in PROFILED:
+            parser.error(f"the part {part!r} can't be profiled: {', '.join(PROFILED)}")
     return options
 
 

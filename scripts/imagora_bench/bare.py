@@ -54,7 +54,9 @@ class Bare:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self._session = aiohttp.ClientSession(headers=self._headers, read_bufsize=1 << 18)
+                # Each member has a pool of its own in Imagora, so all of them are asked at once.
+                connector = aiohttp.TCPConnector(limit=0)
+                self._session = aiohttp.ClientSession(connector=connector, headers=self._headers, read_bufsize=1 << 18)
                 await send({"type": "lifespan.startup.complete"})
             else:
                 if self._session is not None:

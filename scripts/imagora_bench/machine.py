@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imagora_demo.orthanc import OrthancServer
 
-from imagora_bench.processes import nginx_program
+from imagora_bench.nginx import nginx_program
 
 
 def describe(orthancs: list[OrthancServer]) -> dict[str, str]:

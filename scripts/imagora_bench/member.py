@@ -1,7 +1,7 @@
-"""A member that holds one huge study, made as it is sent, and that tells what it was asked.
+"""A member that holds studies made as they are sent, one of them huge, and that tells what it was asked.
 
-Argument: port, and how many instances of 512 KB the study has. Knows searches for studies, the retrieve of its study,
-and `/asked`: the target and header fields of the last search.
+Arguments: port, and how many instances of 512 KB the huge and the middle study have. Knows searches for studies, the
+retrieve of each, and `/asked`: the target and header fields of the last search.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from imagora_demo import exams
 from pydicom.dataset import Dataset
 
 STUDY_UID = str(exams.uid("bench", "huge"))
+MIDDLE_STUDY_UID = str(exams.uid("bench", "middle"))
 SMALL_STUDY_UID = str(exams.uid("bench", "small"))
 INSTANCE_BYTES = 512 * 512 * 2
 _SOP = f"{exams.ROOT}.9.10000000"
@@ -38,9 +39,9 @@ class Member(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, port: int, instances: int) -> None:
+    def __init__(self, port: int, instances: int, middle: int) -> None:
         super().__init__(("127.0.0.1", port), Handler)
-        self.studies = {STUDY_UID: instances, SMALL_STUDY_UID: 2}
+        self.studies = {STUDY_UID: instances, MIDDLE_STUDY_UID: middle, SMALL_STUDY_UID: 2}
         self.templates = {uid: _template(uid) for uid in self.studies}
         self.asked: dict[str, object] = {}
 
@@ -60,7 +61,7 @@ class Handler(socketserver.StreamRequestHandler):
                 self._json(self.server.asked)
             elif parts.path.endswith("/studies"):
                 self.server.asked = {"target": target, "headers": fields}
-                self._json([_row(uid) for uid in self.server.studies if uid in parts.query])
+                self._json([row(uid) for uid in self.server.studies if uid in parts.query])
             else:
                 self._study(parts.path.rpartition("/")[2])
                 return
@@ -95,7 +96,7 @@ class Handler(socketserver.StreamRequestHandler):
             return
 
 
-def _row(uid: str) -> dict[str, object]:
+def row(uid: str) -> dict[str, object]:
     return {
         "0020000D": {"vr": "UI", "Value": [uid]},
         "00080020": {"vr": "DA", "Value": ["20240110"]},
@@ -107,8 +108,7 @@ def _row(uid: str) -> dict[str, object]:
 
 
 def main() -> None:
-    port, instances = map(int, sys.argv[1:])
-    with Member(port, instances) as member:
+    with Member(*map(int, sys.argv[1:])) as member:
         member.serve_forever()
 
 

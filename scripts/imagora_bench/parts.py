@@ -1,4 +1,4 @@
-"""The three measurements."""
+"""The measurements against doing without Imagora, and what all measurements share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import statistics
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,16 +20,14 @@ from typing import Any
 import psutil
 from imagora_demo.orthanc import OrthancServer, free_port
 
-from imagora_bench import member
+from imagora_bench import member, nginx
 from imagora_bench.data import CT_UID, HEAVY, LIGHT
 from imagora_bench.processes import (
     BenchError,
     Child,
     cpu_s,
-    nginx_program,
     python,
     start_imagora,
-    start_nginx,
     write_settings,
 )
 from imagora_bench.ratios import Row, compare, interleave
@@ -41,6 +39,8 @@ DICOM = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 FOLDER, SLUG = "Bench", "bench"
 RELAY = "bench-relay"
 MEMORY_TARGET = 32 << 20
+#: Parts that `profile` knows.
+PROFILED = ("search", "study", "memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,16 @@ class Plan:
     searches: int = 1  # requests of one timed run
     slow_s: float = 8.0
     slow_rate: float = 16e6  # bytes a second
+    rows: int = 1000  # of a search with oppositions
+    oppositions: tuple[int, int] = (10_000, 1_000_000)
+    searches_opposed: int = 5  # requests of one timed run
+    frames: int = 500  # requests of one timed run
+    members: tuple[int, int, int] = (3, 21, 210)
+    member_rows: int = 5  # of each of these, in a search
+    clients: int = 200  # that read a study at once
+    clients_s: float = 20.0  # how long each reads
+    client_members: int = 8  # that these read from: each gives Imagora so many connections only
+    openings: int = 5  # of a study in OHIF: rounds of their own, for each takes seconds
 
 
 class Bench:
@@ -76,18 +86,20 @@ class Bench:
             port = free_port()
             relayed = self.plan.relay_bytes // member.INSTANCE_BYTES
             lease = Lease(self.folder / "state")
-            lease.acquire()  # one PostgreSQL for all the servers that come and go
             stack.callback(lease.release)
-            self._member = stack.enter_context(Child("member", python("member", port, relayed), self.folder))
-            self._member.wait_ready(port)
-            self._member_url = f"http://127.0.0.1:{port}"
+            self._member = stack.enter_context(
+                Child("member", python("member", port, relayed, self.plan.instances), self.folder)
+            )
             self.sink = stack.enter_context(Child("sink", python("sink"), self.folder, talks=True))
+            self.database_url = lease.acquire()  # one PostgreSQL for all the servers that come and go
+            self._member.wait_ready(port)
+            self.member_url = f"http://127.0.0.1:{port}"
             sites = {name: server.dicomweb_url for name, server in self.orthancs.items()}
             write_settings(
                 self._settings,
                 port=self.port,
                 state=self.folder / "state",
-                sites={**sites, RELAY: f"{self._member_url}/dicom-web"},
+                sites={**sites, RELAY: f"{self.member_url}/dicom-web"},
                 folder_of=dict.fromkeys((name for name in LIGHT if name in sites), FOLDER),
             )
             self._stack = stack.pop_all()
@@ -110,21 +122,22 @@ class Bench:
         rows = []
         with self.imagora() as pid:
             for what, query in (("25 rows", "?limit=25"), (f"all {total:,} rows", "")):
-                with self._bare(query) as bare:
+                with self.bare(self.url, query, [self.orthancs[name].dicomweb_url for name in LIGHT]) as bare:
                     rows.append(self._compare_searches(what, query, bare, pid))
         return rows
 
     @contextmanager
-    def _bare(self, query: str) -> Iterator[str]:
-        """The yardstick's URL. It asks what Imagora asks: that is looked at, not assumed."""
-        with urllib.request.urlopen(f"{self.url}/sites/{RELAY}/dicom-web/studies{query}", timeout=20):
+    def bare(self, server: str, query: str, members: Sequence[str]) -> Iterator[str]:
+        """The yardstick's URL. It asks its members (DICOMweb URLs) what Imagora, at `server`, asks its own: that is
+        looked at, not assumed. `RELAY` must be among the server's sites."""
+        with urllib.request.urlopen(f"{server}/sites/{RELAY}/dicom-web/studies{query}", timeout=20):
             pass
-        with urllib.request.urlopen(f"{self._member_url}/asked", timeout=20) as answer:
+        with urllib.request.urlopen(f"{self.member_url}/asked", timeout=20) as answer:
             asked = json.load(answer)
         below = asked["target"].removeprefix("/dicom-web")
         source = self.folder / "bare.json"
         headers = {k: v for k, v in asked["headers"].items() if k not in ("host", "connection")}
-        urls = [self.orthancs[name].dicomweb_url + below for name in LIGHT]
+        urls = [url + below for url in members]
         source.write_text(json.dumps({"urls": urls, "headers": headers}), encoding="utf-8")
         port = free_port()
         with Child("bare", python("bare", port, source), self.folder) as bare:
@@ -133,7 +146,7 @@ class Bench:
 
     def _compare_searches(self, what: str, query: str, bare: str, pid: int) -> Row:
         urls = {"imagora": f"{self.url}/folders/{SLUG}/dicom-web/studies{query}", "bare": f"{bare}{query}"}
-        found = {name: self._searched(url, 1)[1] for name, url in urls.items()}
+        found = {name: self.searched(url, 1)[1] for name, url in urls.items()}
         wanted = min(25, self.plan.studies * len(LIGHT)) if query else self.plan.studies * len(LIGHT)
         # The newest first in both, but only Imagora orders what was made in the same second.
         if len(set(found["imagora"])) != wanted or len(found["bare"]) != wanted:
@@ -143,7 +156,7 @@ class Bench:
         times = self.plan.searches
         self.tell(f"search, {what}")
         spent = cpu_s(pid)
-        runs = {name: partial(self._search_time, url, times) for name, url in urls.items()}
+        runs = {name: partial(self.search_time, url, times) for name, url in urls.items()}
         seconds = interleave(runs, self.plan.rounds)
         spent = (cpu_s(pid) - spent) / (times * (self.plan.rounds + 1))
         row = compare(
@@ -156,10 +169,10 @@ class Bench:
         row.measured["cpu_s"] = {"Imagora": spent}
         return row
 
-    def _search_time(self, url: str, times: int) -> float:
-        return self._searched(url, times)[0]
+    def search_time(self, url: str, times: int) -> float:
+        return self.searched(url, times)[0]
 
-    def _searched(self, url: str, times: int) -> tuple[float, list[str]]:
+    def searched(self, url: str, times: int) -> tuple[float, list[str]]:
         answer = self.sink.ask({"do": "search", "url": url, "accept": JSON, "times": times})
         return answer["seconds"], answer["rows"]
 
@@ -175,12 +188,12 @@ class Bench:
             }
             path = f"/dicom-web/studies/{CT_UID}"
             urls = {"imagora": self.url + path, "direct": orthanc.url + path}
-            if (program := nginx_program()) is not None:
+            if nginx.nginx_program() is not None:
                 port = free_port()
-                nginx = stack.enter_context(start_nginx(program, self.folder, port=port, upstream=orthanc.url))
-                nginx.wait_ready(port)
+                proxy = stack.enter_context(nginx.proxy(self.folder, port=port, upstream=orthanc.url))
+                proxy.wait_ready(port)
                 urls["nginx"] = f"http://127.0.0.1:{port}{path}"
-            self._same_pixels(urls)
+            self.same_pixels(urls)
             megabytes = self.plan.instances * member.INSTANCE_BYTES / 1e6
             self.tell(f"study retrieve, {megabytes:.0f} MB")
             runs = {name: partial(self._retrieve, url) for name, url in urls.items()}
@@ -188,7 +201,7 @@ class Bench:
             runs["imagora"] = partial(self._counted, runs["imagora"], ours, spent)
             seconds = interleave(runs, self.plan.rounds)
         what = f"Study retrieve, {self.plan.instances} CT, {megabytes:.0f} MB, re-tagged"
-        rows = [compare(f"{what}, against Orthanc directly", seconds["imagora"], seconds["direct"], most=1.25)]
+        rows = [compare(f"{what}, against Orthanc directly", seconds["imagora"], seconds["direct"], most=1.1)]
         if "nginx" in seconds:
             rows.append(
                 compare(f"{what}, against nginx before Orthanc", seconds["imagora"], seconds["nginx"], most=0.9)
@@ -201,8 +214,8 @@ class Bench:
         rows[0].measured["cpu_s"] = {name: statistics.median(values) for name, values in spent.items()}
         return rows
 
-    def _same_pixels(self, urls: dict[str, str]) -> None:
-        """All routes must bring the same, or their times say nothing."""
+    def same_pixels(self, urls: dict[str, str]) -> None:
+        """All routes must bring the same as the one called "direct", or their times say nothing."""
         found = {
             name: self.sink.ask({"do": "inspect", "url": url, "accept": DICOM, "tail": member.INSTANCE_BYTES})
             for name, url in urls.items()

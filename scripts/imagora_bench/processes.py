@@ -29,9 +29,17 @@ class Child:
     """One process with its log. `with` stops it in order, by force if it takes longer than `patience_s`."""
 
     def __init__(
-        self, name: str, command: Sequence[str | Path], folder: Path, *, talks: bool = False, patience_s: float = 20.0
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        folder: Path,
+        *,
+        talks: bool = False,
+        patience_s: float = 20.0,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
+        self._more = dict(environment or {})
         self._command = ["setpriv", "--pdeathsig", "TERM", "--", *map(str, command)]
         self._log = folder / f"{name}.log"
         self._talks = talks
@@ -40,7 +48,10 @@ class Child:
 
     def __enter__(self) -> Self:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("IMAGORA_")}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PYTHONPATH"))))
+        # What stands beside these scripts is measured, wherever the environment was installed from.
+        paths = (str(SCRIPTS), str(SCRIPTS.parent), os.environ.get("PYTHONPATH"))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        environment |= self._more
         pipe = subprocess.PIPE if self._talks else None
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -129,26 +140,47 @@ def python(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", f"imagora_bench.{module}", *map(str, arguments)]
 
 
-def start_imagora(folder: Path, settings: Path, *, profile: Path | None = None) -> Child:
-    """`imagora serve`; with `profile`, the same under the profiler, which writes there at its end."""
-    program = Path(sys.executable).with_name("imagora")
-    command: list[str | Path] = [program] if profile is None else [*python("profiled", profile)]
-    return Child("imagora", [*command, "serve", "--config", settings], folder)
+def start_imagora(
+    folder: Path,
+    settings: Path,
+    *,
+    name: str = "imagora",
+    database: str | None = None,
+    profile: Path | None = None,
+) -> Child:
+    """`imagora serve`; with `database`, on that one instead of its own; with `profile`, the same under the profiler,
+    which writes there at its end."""
+    command: list[str | Path] = [Path(sys.executable).with_name("imagora")]
+    if profile is not None:
+        command = [*python("profiled", profile)]
+    # Its password keeps a database's URL out of the file.
+    environment = {"IMAGORA_DATABASE__URL": database} if database is not None else {}
+    return Child(name, [*command, "serve", "--config", settings], folder, environment=environment)
 
 
 def write_settings(
-    path: Path, *, port: int, state: Path, sites: Mapping[str, str], folder_of: Mapping[str, str]
+    path: Path,
+    *,
+    port: int,
+    state: Path,
+    sites: Mapping[str, str],
+    folder_of: Mapping[str, str] | None = None,
+    auth: str = "local",
 ) -> None:
     """`sites`: EMETTEUR → DICOMweb URL. All but what must differ is as a fresh installation has it."""
+    folder_of = folder_of or {}
     lines = [
         "[server]",
         f"port = {port}",
         f'public_url = "http://127.0.0.1:{port}"',
         f"state_dir = {json.dumps(str(state))}",
         "drain_s = 3.0",
+        "[auth]",
+        f'mode = "{auth}"',
         "[database]",
         'url = "embedded"',
         "[search]",
+        "check_every_h = 0",  # nothing but what is measured goes to the members
         "require_patient_criterion = false",
     ]
     for folder in dict.fromkeys(folder_of.values()):
@@ -164,40 +196,3 @@ def write_settings(
         if emetteur in folder_of:
             lines.append(f"folder = {json.dumps(folder_of[emetteur])}")
     path.write_text("\n".join([*lines, ""]), encoding="utf-8")
-
-
-NGINX = """\
-daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log stderr warn;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/nginx-body;
-    proxy_temp_path {folder}/nginx-proxy;
-    fastcgi_temp_path {folder}/nginx-fastcgi;
-    uwsgi_temp_path {folder}/nginx-uwsgi;
-    scgi_temp_path {folder}/nginx-scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass {upstream};
-            proxy_http_version 1.1;
-            proxy_buffering off;
-        }}
-    }}
-}}
-"""
-
-
-def nginx_program() -> Path | None:
-    return next(
-        (p for p in map(Path, ("/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx")) if p.exists()), None
-    )
-
-
-def start_nginx(program: Path, folder: Path, *, port: int, upstream: str) -> Child:
-    config = folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=folder, port=port, upstream=upstream), encoding="utf-8")
-    return Child("nginx", [program, "-e", "stderr", "-p", folder, "-c", config], folder)

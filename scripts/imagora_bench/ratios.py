@@ -9,13 +9,14 @@ from typing import Any
 
 
 def interleave(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Run A, B, C, A, B, C … → the seconds of each, by name. One more round comes first and does not count.
+    """Run A, B, C, C, B, A, A … → the seconds of each, by name. One more round comes first and does not count.
 
-    Whatever else the machine does meanwhile then falls on all of them alike, and a ratio within one round holds.
+    Whatever else the machine does meanwhile then falls on all of them alike, and a ratio within one round holds, also
+    where what ran before leaves something behind.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
-        for name, run in contenders.items():
+        for name, run in [*contenders.items()][:: -1 if number % 2 else 1]:
             took = run()
             if number:
                 seconds[name].append(took)

@@ -4,12 +4,21 @@ Reads one JSON object per line, writes one per line:
     {"do": "stream", "url": …, "accept": …, "slow_s": 0, "slow_rate": 0}
         → {"seconds", "bytes"}: time to the closing boundary, bytes of body as they came (with chunk framing)
     {"do": "search", "url": …, "accept": …, "times": N} → {"seconds", "rows"}: N requests on one connection
+    {"do": "many", "urls": …, "accept": …, "times": N, "at_once": M} → {"seconds", "least"}: N requests, the URLs one
+        after the other, on M connections; bytes of the shortest answer
+    {"do": "crowd", "urls": …, "accept": …, "clients": N, "read_s": S, "rate": R}
+        → {"bytes_a_second", "least", "first_s", "last_s", "again", "refused", "why"}: N clients, the URLs one after the
+        other, that each read R bytes a second for S seconds or more, then leave; of all together; bytes of the slowest
+        after S seconds; when the first bytes came; how many were told to come again and did (503, Retry-After); how
+        many had no whole answer
     {"do": "inspect", "url": …, "accept": …, "tail": N} → {"parts", "digest"}: of the last N bytes of every part
-What is cut, refused or not what it says to be is answered with {"error": …}.
+A "token" goes along as a bearer. What is cut, refused or not what it says to be is answered with {"error": …}.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import hashlib
 import json
 import re
@@ -19,17 +28,20 @@ import time
 import urllib.request
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import orjson
+import uvloop
 
 from dicomweb.wire.media import parse_content_type
 from dicomweb.wire.multipart import MultipartReader
 from federation.model import PartBegin, PartEnd
+from imagora_bench.crowd import crowd
 
 _BUFFER = 1 << 20
 _TAIL = 512
 _PIECE = 1 << 16  # read at once while slow
+_LENGTH = re.compile(rb"\ncontent-length: *([0-9]+)")
 _FRAMING = re.compile(rb"\r\n[0-9a-fA-F]+\r\n")
 
 
@@ -42,12 +54,8 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.rest = b""
 
-    def ask(self, accept: str, *, keep: bool) -> None:
-        target = self.parts.path + (f"?{self.parts.query}" if self.parts.query else "")
-        self.socket.sendall(
-            f"GET {target} HTTP/1.1\r\nHost: {self.parts.netloc}\r\nAccept: {accept}\r\n"
-            f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n".encode()
-        )
+    def ask(self, accept: str, *, keep: bool, token: str = "") -> None:
+        self.socket.sendall(_request(self.parts, accept, keep=keep, token=token))
 
     def head(self) -> dict[str, str]:
         """Header fields, names in lower case. Raises `ValueError` unless the status is 200."""
@@ -64,11 +72,20 @@ class Connection:
         return {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
 
 
-def stream(url: str, accept: str, slow_s: float = 0.0, slow_rate: float = 0.0) -> dict[str, Any]:
+def _request(parts: SplitResult, accept: str, *, keep: bool, token: str) -> bytes:
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    bearer = f"Authorization: Bearer {token}\r\n" if token else ""
+    return (
+        f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: {accept}\r\n{bearer}"
+        f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n"
+    ).encode()
+
+
+def stream(url: str, accept: str, slow_s: float = 0.0, slow_rate: float = 0.0, token: str = "") -> dict[str, Any]:
     """`slow_rate` bytes a second in the first `slow_s` seconds, then as fast as it comes."""
     began = time.perf_counter()
     connection = Connection(url)
-    connection.ask(accept, keep=False)
+    connection.ask(accept, keep=False, token=token)
     fields = connection.head()
     boundary = parse_content_type(fields["content-type"]).parameters["boundary"].encode()
     chunked = fields.get("transfer-encoding", "").lower() == "chunked"
@@ -121,6 +138,88 @@ def search(url: str, accept: str, times: int) -> dict[str, Any]:
     return {"seconds": seconds, "rows": [row["0020000D"]["Value"][0] for row in orjson.loads(body)]}
 
 
+def many(urls: list[str], accept: str, times: int, at_once: int, token: str = "") -> dict[str, Any]:
+    """In an event loop: what is measured answers several at a time, so the client must take them as they come."""
+    parts = urlsplit(urls[0])
+    requests = [_request(urlsplit(url), accept, keep=True, token=token) for url in urls]
+    work = _Work([requests[number % len(requests)] for number in reversed(range(times))], times)
+
+    async def run() -> float:
+        loop = asyncio.get_running_loop()
+        made = [await loop.create_connection(lambda: _Asking(work), parts.hostname, parts.port) for _ in range(at_once)]
+        began = time.perf_counter()
+        for _, asking in made:
+            asking.next()
+        async with asyncio.timeout(120):
+            await work.ended
+        seconds = time.perf_counter() - began
+        for transport, _ in made:
+            transport.close()
+        return seconds
+
+    seconds = uvloop.run(run())
+    return {"seconds": seconds, "least": min(work.sizes)}
+
+
+class _Work:
+    """Requests that wait for a connection, the next one last; sizes in bytes of what came."""
+
+    def __init__(self, waiting: list[bytes], times: int) -> None:
+        self.waiting = waiting
+        self.left = times
+        self.sizes: list[int] = []
+
+    @functools.cached_property
+    def ended(self) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().create_future()
+
+
+class _Asking(asyncio.Protocol):
+    """One connection that asks for one thing after the other."""
+
+    def __init__(self, work: _Work) -> None:
+        self._work = work
+        self._came = bytearray()
+        self._length: int | None = None  # of head and body; -1: chunked
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def next(self) -> None:
+        if self._work.waiting:
+            self._came.clear()
+            self._length = None
+            self._transport.write(self._work.waiting.pop())
+
+    def data_received(self, data: bytes) -> None:
+        self._came += data
+        if self._length is None:
+            at = self._came.find(b"\r\n\r\n")
+            if at < 0:
+                return
+            head = bytes(self._came[:at]).lower()
+            if not head.startswith(b"http/1.1 200 "):
+                self._fail(f"{bytes(self._came[:300])!r}")
+                return
+            found = _LENGTH.search(head)
+            self._length = at + 4 + int(found[1]) if found is not None else -1
+        came = self._came.endswith(b"\r\n0\r\n\r\n") if self._length < 0 else len(self._came) >= self._length
+        if came:
+            self._work.sizes.append(len(self._came))
+            self._work.left -= 1
+            if not self._work.left and not self._work.ended.done():
+                self._work.ended.set_result(None)
+            self.next()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._fail("a connection was lost")
+
+    def _fail(self, why: str) -> None:
+        if not self._work.ended.done():
+            self._work.ended.set_exception(ValueError(why))
+
+
 def inspect(url: str, accept: str, tail: int) -> dict[str, Any]:
     """Read the whole answer with care. `digest` does not depend on the order of parts."""
     request = urllib.request.Request(url, headers={"Accept": accept})
@@ -142,7 +241,13 @@ def inspect(url: str, accept: str, tail: int) -> dict[str, Any]:
     return {"parts": len(digests), "digest": hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()}
 
 
-_ACTIONS: dict[str, Callable[..., dict[str, Any]]] = {"stream": stream, "search": search, "inspect": inspect}
+_ACTIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    "stream": stream,
+    "search": search,
+    "many": many,
+    "crowd": crowd,
+    "inspect": inspect,
+}
 
 
 def main() -> None:
@@ -151,7 +256,7 @@ def main() -> None:
         try:
             answer = _ACTIONS[question.pop("do")](**question)
         except (OSError, ValueError, KeyError) as error:
-            answer = {"error": f"{question['url']}: {type(error).__name__}: {error}"}
+            answer = {"error": f"{question.get('url', 'many')[:200]}: {type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)
 
 

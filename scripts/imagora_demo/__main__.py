@@ -16,10 +16,12 @@ from pathlib import Path
 from types import FrameType
 
 from imagora_demo.check import run_checks
+from imagora_demo.enrolment import enrol
 from imagora_demo.guide import guide
 from imagora_demo.members import DemoError, load, start_members
 from imagora_demo.orthanc import OrthancError, find_dicomweb_plugin, find_program, free_port
 from imagora_demo.server import Imagora, write_settings
+from registry.embedded import EmbeddedError, Lease
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 8080
@@ -31,6 +33,9 @@ def main() -> int:
     arguments = _arguments()
     for number in ENDINGS:
         signal.signal(number, _end)
+    # What is set for another Imagora is not meant for this one.
+    for name in [n for n in os.environ if n.startswith("IMAGORA_") and not n.startswith("IMAGORA_ORTHANC")]:
+        del os.environ[name]
     try:
         return _run(arguments)
     except (DemoError, OrthancError) as error:
@@ -70,20 +75,36 @@ def _run(arguments: argparse.Namespace) -> int:
         load(members, lambda line: print(f"    {line}", flush=True))
         settings = state / "imagora.toml"
         write_settings(settings, port=port, state=state / "imagora", urls=members.urls)
-        _tell("Starting Imagora and its database")
-        imagora = Imagora(settings, state / "imagora.log", port)
-        ending.callback(imagora.stop)
-        imagora.start()
+        _tell("Starting the database, and recording who may ask and what patients refuse")
+        with _database(state / "imagora"):
+            enrol(settings)
+            _tell("Starting Imagora")
+            imagora = Imagora(settings, state / "imagora.log", port)
+            ending.callback(imagora.stop)
+            imagora.start()
         ending.callback(_begin_ending)
         if arguments.check:
             _tell(f"Asking {imagora.url}")
-            return 0 if run_checks(imagora.url, lambda line: print(f"    {line}", flush=True)) else 1
+            return 0 if run_checks(imagora.url, settings, lambda line: print(f"    {line}", flush=True)) else 1
         shown = settings.relative_to(Path.cwd()) if settings.is_relative_to(Path.cwd()) else settings
         print(guide(imagora.url, str(shown)), flush=True)
         _tell("Running; Ctrl-C stops everything")
         while imagora.exit_status is None:
             time.sleep(0.5)
         raise DemoError(f"imagora serve ended with status {imagora.exit_status}:\n{imagora.log_tail()}")
+
+
+@contextlib.contextmanager
+def _database(state: Path) -> Iterator[None]:
+    """Keep the embedded database up between what uses it, which would else start and stop it each time."""
+    lease = Lease(state)
+    try:
+        lease.acquire()
+        yield
+    except EmbeddedError as error:
+        raise DemoError(str(error)) from None
+    finally:
+        lease.release()
 
 
 def _tell(what: str) -> None:

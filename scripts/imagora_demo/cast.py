@@ -9,6 +9,9 @@ The cases that a federation must get right are here on purpose:
   `4547@csrom41200`.
 - `MICHELE` bears nearly `MARIE`'s name and was born on the same day.
 - Blois is a member whose server does not answer.
+- `ODILE` refuses to share one of her two exams at Orléans, `OPPOSED_EXAM`.
+- `MARTIN` refuses to share anything anywhere; `NEARLY_MARTIN`, at Orléans, may be he.
+- `LUCIE` could not be informed yet that `WITHHELD_EXAM`, at Tours, is shared.
 """
 
 from __future__ import annotations
@@ -74,6 +77,10 @@ JOSE = Person(name="GARCÍA-MUÑOZ^José", born="19690626", sex="M")
 YANN = Person(name="LE GOFF^Yann", born="19870319", sex="M")
 ZOE = Person(name="BENSAÏD^Zoé", born="20010930", sex="F")
 HELENE = Person(name="GUÉRIN^Hélène", born="", sex="F")  # birth date unknown where she was examined
+ODILE = Person(name="CHARPENTIER^Odile", born="19580417", sex="F")
+MARTIN = Person(name="VASSEUR^Martin", born="19640229", sex="M")
+NEARLY_MARTIN = Person(name="VASEUR^Martin", born="19640229", sex="M")
+LUCIE = Person(name="CARON^Lucie", born="19921021", sex="F")
 
 #: Makes an exam's instances from its header.
 Maker = Callable[[StudyHeader], Iterator[bytes]]
@@ -209,6 +216,8 @@ def _brain_mr(*series: int) -> Maker:
 SHARED_MR = "irm partagée"
 COPIED_RADIOGRAPH = "thorax copié"
 BIG_CT = "scanner thoracique"
+OPPOSED_EXAM = "examen opposé"
+WITHHELD_EXAM = "examen retenu"
 
 _THORAX = "Radiographie du thorax face"
 
@@ -265,9 +274,25 @@ EXAMS: tuple[Exam, ...] = (
     _exam(ROMORANTIN, YANN, "21455", "20260922 190500", _THORAX, pictures.chest_radiograph),
     _exam(ORLEANS, ZOE, "1204410", "20260603 101500", "Échographie abdominale", _ultrasound_with_report),
     _exam(ORLEANS, HELENE, "1010226", "20150210 093000", _THORAX, _CR),
+    _exam(ORLEANS, ODILE, "1098731", "20230307 141500", _THORAX, pictures.chest_radiograph),
+    _exam(ORLEANS, ODILE, "1098731", "20260219 103000", _THORAX, pictures.chest_radiograph, key=OPPOSED_EXAM),
+    _exam(TOURS, MARTIN, "816240", "20220511 085000", _THORAX, pictures.chest_radiograph),
+    _exam(TOURS, MARTIN, "816240", "20260130 162000", _THORAX, _radiograph_with_letter),
+    _exam(ORLEANS, NEARLY_MARTIN, "1131906", "20241008 111000", _THORAX, _CR),
+    _exam(TOURS, LUCIE, "817015", "20260807 203000", _THORAX, pictures.chest_radiograph, key=WITHHELD_EXAM),
 )
 
 
 def held_by(site: DemoSite) -> tuple[Exam, ...]:
     """What a site holds."""
     return tuple(exam for exam in EXAMS if exam.site is site)
+
+
+def exam_of(key: str) -> Exam:
+    """The exam of this key, as the first site that holds it has it."""
+    return next(exam for exam in EXAMS if exam.key == key)
+
+
+def exams_of(person: Person) -> tuple[Exam, ...]:
+    """Every exam of a person, at all sites."""
+    return tuple(exam for exam in EXAMS if exam.person is person)

@@ -5,6 +5,7 @@ The routes are taken from the application: a new one fails here until it stands 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.client
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
 import pytest
 import requests
 from starlette.routing import BaseRoute, Mount, Route
@@ -58,6 +60,7 @@ _SERIES = f"{_STUDY}/series/{{series}}"
 _INSTANCE = f"{_SERIES}/instances/{{instance}}"
 _FRAMES = f"{_INSTANCE}/frames/{{frames}}"
 _RESOURCES = (
+    *("", "/"),  # the service itself: what it can do
     *("/studies", "/series", "/instances"),
     *(f"{_STUDY}/series", f"{_STUDY}/instances", f"{_SERIES}/instances"),
     *(
@@ -68,9 +71,12 @@ _RESOURCES = (
     *(_FRAMES, f"{_FRAMES}/rendered", f"{_FRAMES}/thumbnail", f"{_INSTANCE}/bulkdata/{{token}}"),
 )
 #: Routes that ask who is there.
+_SCOPES = ("", "/folders/{folder}", "/sites/{emetteur}")
 CLOSED = {
-    *(f"{scope}/dicom-web{what}" for scope in ("", "/folders/{folder}", "/sites/{emetteur}") for what in _RESOURCES),
+    *(f"{scope}/dicom-web{what}" for scope in _SCOPES for what in _RESOURCES),
+    *(f"{scope}/wado" for scope in _SCOPES),
     "/portal/sources",
+    "/emergency",
 }
 #: Routes that ask nobody, by mode, and an example of each. /metrics asks for a token of its own.
 OPEN = {"/healthz": "/healthz", "/readyz": "/readyz", "/metrics": "/metrics"}
@@ -89,6 +95,7 @@ class World:
     tokens: dict[str, str]
     closed: set[str]
     open: dict[str, str]
+    database: str
 
 
 @pytest.fixture(scope="module", params=["oidc", "demo"])
@@ -131,7 +138,7 @@ def world(
             },
         }
         demo = request.param == "demo"
-        yield World(server, tokens, CLOSED | (DEMO_CLOSED if demo else set()), OPEN | (DEMO_OPEN if demo else {}))
+        yield World(server, tokens, CLOSED | (DEMO_CLOSED if demo else set()), OPEN | (DEMO_OPEN if demo else {}), url)
 
 
 NOBODY = ("unknown", "unsigned", "suspended")
@@ -158,6 +165,9 @@ def routes_of(app: Any) -> Iterator[BaseRoute]:
 
 
 def example(pattern: str) -> str:
+    if pattern.endswith("/wado"):
+        uids = f"studyUID={STUDY}&seriesUID={STUDY}.1&objectUID={STUDY}.1.1"
+        return f"{pattern.format(**PARAMETERS)}?requestType=WADO&{uids}"
     return f"{pattern.format(**PARAMETERS)}?PatientName={NAME}&PatientBirthDate={BORN}"
 
 
@@ -241,6 +251,31 @@ def test_a_refusal_says_how_to_sign(world: World) -> None:
         answer = requests.get(f"{world.server.dicomweb()}/studies", headers=headers_for(world, kind), timeout=20)
         assert answer.status_code == 403
         assert words in answer.json()["error"]
+
+
+def test_who_is_not_admitted_leaves_a_trace(world: World) -> None:
+    async def refusals() -> dict[str, list[str]]:
+        connection = await asyncpg.connect(world.database)
+        try:
+            rows = await connection.fetch(
+                "SELECT requester_id, outcome, detail ->> 'reason' AS reason FROM trace WHERE kind = 'refused'"
+            )
+        finally:
+            await connection.close()
+        return {
+            rpps: [r["reason"] for r in rows if r["requester_id"] == rpps] for rpps in (UNKNOWN, UNSIGNED, SUSPENDED)
+        }
+
+    before = asyncio.run(refusals())
+    for kind in NOBODY:
+        requests.get(f"{world.server.dicomweb()}/studies", headers=headers_for(world, kind), timeout=20)
+    after = asyncio.run(refusals())
+    new = {rpps: after[rpps][len(before[rpps]) :] for rpps in after}
+    assert new == {
+        UNKNOWN: ["not admitted: unknown"],
+        UNSIGNED: ["not admitted: charter"],
+        SUSPENDED: ["not admitted: suspended"],
+    }
 
 
 def test_paths_that_look_open_are_not(world: World) -> None:

@@ -28,6 +28,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from consent.traits import difference, normalise, strict
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 HEADER = exams.StudyHeader(study_uid=exams.uid("tests"))
 SYNTAXES = (
@@ -236,6 +238,13 @@ def test_cast_has_the_cases_it_promises() -> None:
     assert [exam.patient_id for exam in copies] == ["4547@csrom41200"]
     assert [site.emetteur for site in cast.SITES if not site.up] == ["cschb41000"]
     assert {exam.site.emetteur for exam in cast.EXAMS} == {site.emetteur for site in cast.SITES if site.up}
+    recorded, nearly = (strict(normalise(p.name), p.born, p.sex) for p in (cast.MARTIN, cast.NEARLY_MARTIN))
+    assert difference(recorded, nearly) == "one letter of the name differs"
+    assert {exam.site for exam in cast.exams_of(cast.MARTIN)} != {
+        exam.site for exam in cast.exams_of(cast.NEARLY_MARTIN)
+    }
+    assert len(cast.exams_of(cast.exam_of(cast.OPPOSED_EXAM).person)) == 2
+    assert len(cast.exams_of(cast.exam_of(cast.WITHHELD_EXAM).person)) == 1
 
 
 def test_orthanc_takes_every_kind_of_exam() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import values as _profile  # noqa: F401  # loads the profile
 
-from dicomweb.client import data_sets
+from dicomweb.member_json import data_sets
 from federation.errors import MemberGarbage
 from federation.identity import first_of, other_ids, text_of
 from federation.names import alphabetic
@@ -33,6 +33,8 @@ ROW = {"0020000D": {"vr": "UI", "Value": ["1.2"]}, "00100010": {"vr": "PN", "Val
         (b'[{"00100020": {"vr": "LO", "Value": [null]}}]', [{"00100020": {"vr": "LO", "Value": [None]}}]),
         (b'[{"00100020": {"vr": "LO"}}]', [{"00100020": {"vr": "LO"}}]),
         (b'[{"00400275": {"vr": "SQ", "Value": [null, {}]}}]', [{"00400275": {"vr": "SQ", "Value": [None, {}]}}]),
+        (b'[{"00100020": {"vr": 3, "Value": ["1"]}}]', [{"00100020": {"Value": ["1"]}}]),
+        (b'[{"00100020": {"vr": null}}]', [{"00100020": {}}]),
     ],
 )
 def test_what_is_taken(raw: bytes, rows: list[Any]) -> None:
@@ -60,6 +62,9 @@ def test_what_is_taken(raw: bytes, rows: list[Any]) -> None:
         b'[{"00400275": {"vr": "SQ", "Value": ["x"]}}]',
         b'[{"00400275": {"vr": "SQ", "Value": [{"x": {}}]}}]',
         b'[{"00400275": {"vr": "SQ", "Value": [{"00400009": 3}]}}]',
+        b'[{"00400275": {"Value": [{"x": {}}]}}]',  # a sequence, whether it is called one or not
+        b'[{"00400275": {"vr": ["SQ"], "Value": [{"0040000\xc3\xbf": {}}]}}]',
+        b'[{"00101002": {"vr": "PN", "Value": [{"Alphabetic": "LEVY"}]}}]',
         b"[" * 100_000,
         b'[{"00400275":{"vr":"SQ","Value":' * 5_000,
         b"[NaN]",
@@ -69,6 +74,16 @@ def test_what_is_taken(raw: bytes, rows: list[Any]) -> None:
 def test_what_is_garbage(raw: bytes) -> None:
     with pytest.raises(MemberGarbage):
         data_sets(raw)
+
+
+def test_an_id_of_several_values_is_one_id() -> None:
+    """Of `4547\\A` and `4547\\B` the first value must not be taken for both."""
+    (row,) = data_sets(
+        b'[{"00100020": {"vr": "LO", "Value": ["4547 ", "A"]}, "00101002": {"vr": "SQ", "Value": '
+        b'[{"00100020": {"vr": "LO", "Value": [null, 7]}, "00100021": {"vr": "LO", "Value": ["x"]}}]}}]'
+    )
+    assert text_of(row, "00100020") == "4547\\A"
+    assert other_ids(row) == [("\\7", "x")]
 
 
 def test_json_that_is_not_utf8_is_read_in_the_character_set_that_it_names_or_in_latin_1() -> None:

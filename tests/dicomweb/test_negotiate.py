@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from support import values as _profile  # noqa: F401  # loads the profile
 
 from dicomweb import negotiate
-from dicomweb.wire.media import parse_accept
+from dicomweb.wire.media import MediaRange, Offer, parse_accept
 from federation.errors import BadRequest, NotAcceptable, RequestError
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 JPEG_LS, JPEG_2000 = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
-DICOM, OCTETS = "application/dicom", "application/octet-stream"
+DICOM, OCTETS, DICOM_XML = "application/dicom", "application/octet-stream", "application/dicom+xml"
 Choices = Sequence[tuple[str, str | None]]
 
 
@@ -29,18 +29,29 @@ Choices = Sequence[tuple[str, str | None]]
         ("application/json", "application/json"),
         ("application/json, application/dicom+json;q=0.9", "application/json"),
         ("text/html, application/dicom+json;q=0.1", "application/dicom+json"),
-        ('multipart/related; type="application/dicom+xml", */*;q=0.1', "application/dicom+json"),
+        ('multipart/related; type="application/dicom+xml", */*;q=0.1', DICOM_XML),
+        ("multipart/related; type=application/dicom+xml, application/json", DICOM_XML),
+        ("multipart/related; type=application/dicom+xml;q=0.9, application/json", "application/json"),
+        ("multipart/related", DICOM_XML),
+        ("application/dicom+xml", None),  # there may be several: the form is that of parts
         ('multipart/related; type="application/dicom+json"', None),
         ("text/html", None),
-        ("application/dicom+json;q=0", "application/dicom+json"),  # nothing is left: as if there were no header
+        ("application/dicom+json;q=0", None),
+        ("*/*, application/dicom+json;q=0", "application/json"),
+        ("application/json;q=0.5, application/*;q=0.9", "application/dicom+json"),
+        ("application/*;q=0.5, application/json;q=0.4", "application/dicom+json"),
+        ("*/*;q=1.0, application/json", "application/json"),  # as much wanted, but named
+        ("application/dicom+json; charset=UTF-8", "application/dicom+json"),
+        ('application/dicom+json; charset="iso-8859-1", application/json;q=0.1', "application/json"),
+        ("application/json; charset=latin1", None),
     ],
 )
 def test_json(header: str, answer: str | None) -> None:
     if answer is None:
-        with pytest.raises(NotAcceptable):
-            negotiate.json_type(parse_accept(header))
+        with pytest.raises(NotAcceptable, match=r"application/dicom\+json.* or .*in UTF-8"):
+            negotiate.attributes(parse_accept(header))
     else:
-        assert negotiate.json_type(parse_accept(header)) == answer
+        assert negotiate.attributes(parse_accept(header)).media_type == answer
 
 
 @pytest.mark.parametrize(
@@ -52,6 +63,13 @@ def test_json(header: str, answer: str | None) -> None:
         ("multipart/related; type=application/dicom", [(DICOM, EXPLICIT)]),
         ('multipart/related; type="application/dicom"; transfer-syntax=*', [(DICOM, "*")]),
         ("application/dicom; transfer-syntax=*", [(DICOM, "*")]),
+        (f'multipart/related; type="application/dicom;transfer-syntax={JPEG_LS}"', [(DICOM, JPEG_LS)]),
+        (
+            f'*/*, multipart/related; type="application/dicom"; transfer-syntax={JPEG_LS}',
+            [(DICOM, JPEG_LS), (DICOM, EXPLICIT)],
+        ),
+        ('*/*, multipart/related; type="application/dicom"; q=0, application/dicom; q=0', None),
+        (f'multipart/related; type="application/dicom"; transfer-syntax={JPEG_LS}; q=0', None),
         (
             f'multipart/related; type="application/dicom"; transfer-syntax={JPEG_LS}; q=0.5, '
             f'multipart/related; type="application/dicom"; transfer-syntax={JPEG_2000}, '
@@ -97,6 +115,8 @@ def test_one_instance_comes_as_a_single_part_when_asked_for_by_name() -> None:
         ("application/octet-stream", [(OCTETS, EXPLICIT)], False),
         ("image/jpeg", [("image/jpeg", None)], False),
         ("image/*", [("image/jpeg", None)], False),
+        ("image/*, image/jpeg;q=0", [("image/jls", None)], False),
+        ("multipart/related; type=image/jp2;q=0.1, */*; transfer-syntax=*", [(OCTETS, "*"), ("image/jp2", None)], True),
         (f"multipart/related; type=application/octet-stream; transfer-syntax={IMPLICIT}", None, True),
         ("text/html", None, True),
         (DICOM, None, True),
@@ -110,6 +130,37 @@ def test_frames(header: str, choices: Choices | None, multipart: bool) -> None:
         accept = negotiate.frames(parse_accept(header), single=True)
         assert (list(accept.choices), accept.multipart) == (choices, multipart)
         assert negotiate.frames(parse_accept(header), single=False).multipart
+
+
+def test_the_parameter_ranks_above_the_header_which_serves_where_it_names_nothing_that_can_be_had() -> None:
+    """PS3.18 §8.7.8.1."""
+    png, jpeg, html = parse_accept("image/png;q=0.1"), parse_accept("image/jpeg"), parse_accept("text/html")
+    assert [c for c, _ in negotiate.rendered(png, jpeg).choices] == ["image/png", "image/jpeg"]
+    assert [c for c, _ in negotiate.rendered(html, jpeg).choices] == ["image/jpeg"]
+    assert [c for c, _ in negotiate.rendered(html, parse_accept("*/*")).choices] == ["image/jpeg"]
+    with pytest.raises(NotAcceptable):
+        negotiate.rendered(html)
+    assert negotiate.rendered(png, parse_accept("application/dicom")).choices == (("image/png", None),)
+    with pytest.raises(BadRequest):
+        negotiate.rendered(parse_accept("image/png, application/dicom"), jpeg)
+
+
+@pytest.mark.parametrize(
+    ("refused", "named"),
+    [
+        (negotiate.attributes, negotiate.ATTRIBUTES),
+        (lambda none: negotiate.dicom(none, single_instance=True), negotiate.INSTANCES),
+        (lambda none: negotiate.frames(none, single=True), negotiate.FRAMES),
+        (negotiate.bulkdata, negotiate.BULKDATA),
+        (negotiate.rendered, negotiate.RENDERED),
+    ],
+)
+def test_a_refusal_names_all_that_can_be_had(
+    refused: Callable[[tuple[MediaRange, ...]], object], named: Sequence[Offer]
+) -> None:
+    with pytest.raises(NotAcceptable) as refusal:
+        refused(parse_accept("text/html"))
+    assert all(str(offer) in refusal.value.message for offer in named)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +191,8 @@ def test_bulk_data(header: str, multipart: bool | None) -> None:
         ("image/*", "image/jpeg"),
         ("image/png, image/jpeg;q=0.5", "image/png"),
         ("image/gif", "image/gif"),
+        ('multipart/related; type="image/png", image/jpeg;q=0.5', "image/png"),
+        ('multipart/related; type="application/dicom"', NotAcceptable),
         ("text/html, image/webp, */*;q=0.1", "image/jpeg"),
         ("video/mp4", "video/mp4"),
         ("text/html", NotAcceptable),

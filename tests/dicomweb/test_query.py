@@ -79,6 +79,7 @@ def test_filters_are_read(text: str, filters: dict[str, str]) -> None:
         ("limit=%D9%A3", "limit"),  # a digit, but not one of ours
         ("limit=1&limit=2", "limit"),
         ("offset=-1", "offset"),
+        ("PatientName=A=B=C=D", "PatientName"),
         ("offset=1&offset=1", "offset"),
         ("fuzzymatching=maybe", "fuzzymatching"),
         ("own_site=yes", "own_site"),
@@ -156,6 +157,7 @@ def test_a_notice_is_fit_for_a_header() -> None:
         ("includefield=,", set(), False),
         ("PatientName=", {NAME}, False),
         ("PatientName=*", {NAME}, False),
+        ("PatientName=+*%0D", {NAME}, False),
         ("PatientName=**&00101002.00100020=", {NAME, "00101002"}, False),
     ],
 )
@@ -181,12 +183,18 @@ def test_pages_flags_and_the_own_site() -> None:
     assert study("own_site=exclude").own_site is False
     assert study("").own_site is None
     assert study("LIMIT=0").query.limit == 0
+    assert study("offset=%1D1+").query.offset == 1  # white space to some, and not to others
 
 
-def test_fuzzy_matching_is_said_to_be_literal() -> None:
-    assert study("fuzzymatching=true").notices == (
-        "The fuzzymatching parameter is not supported. Only literal matching has been performed.",
-    )
+def test_alternatives_are_asked_for_without_what_pads_them() -> None:
+    assert study("ModalitiesInStudy=CT%20%5C%20MR%5C").query.filters == {"00080061": "CT\\MR"}
+    assert study("ModalitiesInStudy=%5C").query.filters == {"00080061": "\\"}
+
+
+def test_fuzzy_matching_is_asked_for_and_nothing_is_said_of_it() -> None:
+    parsed = study("fuzzymatching=true")
+    assert (parsed.query.fuzzy, parsed.notices) == (True, ())
+    assert not study("fuzzymatching=false").query.fuzzy
 
 
 def test_a_uid_of_the_path_is_no_filter() -> None:
@@ -249,3 +257,10 @@ def test_any_query_is_read_or_refused(items: list[tuple[str, str]]) -> None:
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     read_or_refused(text)
+
+
+def test_charset_is_known_and_only_utf_8_is_given() -> None:
+    for value, notices in (("utf-8", 0), ("ISO-8859-1;q=0.1,UTF-8", 0), ("*", 0), ("iso-8859-1", 1)):
+        parsed = parse(f"charset={value}", Level.STUDY, Scope())
+        assert len(parsed.notices) == notices
+        assert all("UTF-8" in notice for notice in parsed.notices)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
+from support.unasked import OnlySearched
 from support.values import BLOIS, DIRECTORY, ORLEANS, ROMORANTIN, SITES, TOURS, record
 
 from federation.copies import Copies, Copy
 from federation.identity import Id, Identity, Naming, Record, group, qualify
+from federation.locate import Location, Locator
+from federation.members import Members
+from federation.model import Attributes, Deadline, MemberRows, Query, Target
+from federation.tagging import element
 from registry import Site
 
 MARIE = {"name": "DUPONT^MARIE", "birth_date": "19600512", "sex": "F"}
@@ -44,6 +51,20 @@ def test_nothing_is_remembered_of_other_people_or_studies() -> None:
 def test_what_a_holder_says_now_counts_and_not_what_it_said() -> None:
     copies = learnt(AT_HOME, AT_BLOIS)
     assert copies.absent(UID, [AT_BLOIS], {"csblo41000", "csrom41200"}, DIRECTORY) == []
+
+
+def test_numbers_that_oppositions_name_are_remembered() -> None:
+    at_home = replace(AT_HOME, accession="X1", ins=("255084958815780",))
+    copies = learnt(at_home, AT_BLOIS)
+    copies.learn(UID, Identity(records=(AT_HOME, AT_BLOIS)))  # by rows that don't give them
+    (absent,) = copies.absent(UID, [AT_BLOIS], {"csblo41000"}, DIRECTORY)
+    assert (absent.accession, absent.ins) == ("X1", ("255084958815780",))
+    again = Copies(copies.take_pending())
+    (absent,) = again.absent(UID, [AT_BLOIS], {"csblo41000"}, DIRECTORY)
+    assert (absent.accession, absent.ins) == ("X1", ("255084958815780",))
+    again.learn(UID, Identity(records=(replace(at_home, accession="X2"), AT_BLOIS)))
+    (absent,) = again.absent(UID, [AT_BLOIS], {"csblo41000"}, DIRECTORY)
+    assert absent.accession == "X2"
 
 
 def test_a_study_at_one_holder_is_not_remembered() -> None:
@@ -133,3 +154,35 @@ def test_the_patient_s_id_is_the_same_whoever_is_down(holders: list[tuple[Site, 
     assert again.origin == identity.origin
     assert Identity(records=again.records).ids == again.ids
     assert set(again.ids) == set(identity.ids)
+
+
+class Pacs(OnlySearched):
+    """`federation.members.MemberClient` that gives all that it has."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.rows: list[Attributes] = []
+
+    async def search(self, query: Query, *, limit: int, deadline: Deadline) -> MemberRows:
+        return MemberRows(rows=list(self.rows))
+
+    async def metadata(self, target: Target, *, deadline: Deadline) -> MemberRows:
+        raise AssertionError("no metadata are to be asked for in this test")
+
+
+async def test_what_another_process_found_ends_a_word_of_absence() -> None:
+    clients = {site.emetteur: Pacs(site) for site in (ROMORANTIN, BLOIS)}
+    members = Members(lambda: DIRECTORY, lambda site: clients[site.emetteur], deadline_s=5.0)
+    copies = Copies()
+    locator = Locator(members, QUALIFIED, copies)
+
+    async def located() -> Location:
+        return await locator.locate([ROMORANTIN, BLOIS], UID, lambda _uid, _identities: True)
+
+    row = {"0020000D": element("UI", UID), "00100020": element("LO", "4547")}
+    clients["csrom41200"].rows = [row]
+    assert len((await located()).hits) == 1
+    clients["csblo41000"].rows = [{**row, "00100020": element("LO", "4547@csrom41200")}]
+    assert len((await located()).hits) == 1  # it said that it has none
+    copies.add(Copy(study_uid=UID, emetteur="csblo41000", patient_id="4547@csrom41200", person="4547@csrom41200"))
+    assert len((await located()).hits) == 2

@@ -163,6 +163,15 @@ def test_ids_over_64_characters_are_hashed_and_noted() -> None:
     assert LongPatientIDs({shown: (over, "csrom41200")}).get(shown) == (over, "csrom41200")
 
 
+def test_ids_that_would_be_read_as_several_are_hashed() -> None:
+    known: dict[str, tuple[str, str]] = {}
+    naming = Naming(qualified=True, issuer="IMAGORA", long_ids=known.get, note=known.__setitem__)
+    shown = naming.patient_id(record("4547\\A", TOURS))
+    assert shown != naming.patient_id(record("4547\\B", TOURS))
+    assert "\\" not in shown
+    assert known[shown] == ("4547\\A", "CHUTours")
+
+
 def test_exams_without_patient_id_are_never_one_patient_s() -> None:
     """Viewers group exams by PatientID, an empty one too."""
     first, second = (replace(record("", BLOIS), study_uid=uid) for uid in ("1.2", "1.3"))
@@ -290,3 +299,19 @@ def test_an_instance_is_the_study_s_only_if_it_bears_an_id_of_it() -> None:
     assert instance_identity(located, coded, coded=True).records == (coded,)
     mine = record("4547", ROMORANTIN, coded=ROMORANTIN)
     assert instance_identity(located, mine, coded=True) is located
+
+
+@pytest.mark.parametrize(
+    ("records", "named"),
+    [
+        ([record("1", BLOIS, **MARIE)], True),
+        ([record("1", BLOIS, **MARIE), record("2", BLOIS, **MARIE)], True),  # one holder
+        ([record("1", BLOIS, **MARIE), record("2", TOURS, **MARIE)], False),
+        ([record("1", BLOIS, **MARIE), record("2", TOURS, **MARIE, coded=BLOIS)], True),
+        ([record("1", BLOIS, **MARIE), record("1@csblo41000", TOURS, **MARIE)], True),
+        ([record("1", BLOIS, **MARIE), record("2", TOURS, **MARIE, coded=TOURS)], False),
+    ],
+)
+def test_origin_that_nothing_names_is_a_guess(records: list[Record], named: bool) -> None:
+    (identity,) = group(records, DIRECTORY)
+    assert identity.origin_named is named

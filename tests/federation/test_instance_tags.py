@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,8 +43,9 @@ from support.instances import (
 )
 from support.values import BLOIS, DIRECTORY, ROMORANTIN, SITES, TOURS, record
 
+from dicomweb.member_json import data_sets
 from federation.elements import BadPart10
-from federation.identity import Identity, Naming, nobody
+from federation.identity import Identity, Naming, nobody, record_of
 from federation.instance import InstanceTagger
 from federation.part10 import HeadRewriter
 from registry import Site
@@ -255,6 +257,18 @@ def test_patient_ids_keep_their_letters(charset: str, raw: bytes, text: str) -> 
     )
     now = read(tagged(stream, located(text)))
     assert_tagged(now, text, ROMORANTIN, ROMORANTIN)
+
+
+@pytest.mark.parametrize("raw", [b"4547\xa0", b"\x0b4547", b"4547\\A ", b"4547\\", b" \\4547 "])
+def test_an_instance_is_whose_its_metadata_say(raw: bytes) -> None:
+    """Nothing but padding is left out of an id, and what would be read as several values is one."""
+    raw += b" " * (len(raw) % 2)
+    stream = bytes_of(dataset()).replace(b"LO\x04\x004547", b"LO" + struct.pack("<H", len(raw)) + raw)
+    now = read(tagged(stream, located("4547"), stranger=lambda _: None))
+    (metadata,) = data_sets(orjson.dumps([dcmread(io.BytesIO(stream)).to_json_dict()]))
+    own = record_of(metadata, ROMORANTIN, DIRECTORY)
+    assert own.ipp != "4547"
+    assert now.PatientID == QUALIFIED.patient_id(own)
 
 
 @pytest.mark.parametrize("charset", [None, "ISO_IR 192", "ISO_IR 999", "\\ISO 2022 IR 87", "ISO-IR 100"])

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.values import BLOIS, DIRECTORY, ORLEANS, ROMORANTIN, SITES, TOURS, record
+from support.values import BLOIS, DIRECTORY, ORLEANS, ROMORANTIN, SITES, TOURS, record, site
 
 from federation.identity import Id, Identity, Naming, Record, qualify, resolve
 from federation.matching import (
     filters_for,
     matches_exact_or_wild,
     matches_patient_id,
-    matches_range,
     matches_row,
     matches_tagged,
     matches_text,
@@ -25,68 +24,11 @@ from federation.matching import (
     split_qualified,
     vr_of,
 )
-from registry import Site
+from registry import Directory, Site
 
 QUALIFIED = Naming(qualified=True, issuer="IMAGORA")
 LOCAL = Naming(qualified=False, issuer="IMAGORA")
 LONG = "x" * 60
-
-
-@pytest.mark.parametrize(
-    ("wanted", "value", "yes"),
-    [
-        ("20200131", "20200131", True),
-        ("20200131", "20200130", False),
-        ("202001", "20200131", True),
-        ("2020", "20200131", True),
-        ("2020", "20210131", False),
-        ("20200131", "", False),
-        ("20200131", "2020.01.31", True),  # ACR-NEMA, still met
-        ("20200101-20200131", "20200101", True),
-        ("20200101-20200131", "20200131", True),
-        ("20200101-20200131", "20200201", False),
-        ("20200101-20200131", "20191231", False),
-        ("2020-2021", "20211231", True),
-        ("2020-2021", "20220101", False),
-        ("202001-202002", "20200229", True),
-        ("-20200131", "19991231", True),
-        ("-20200131", "20200201", False),
-        ("-2020", "20201231", True),
-        ("20200131-", "20200131", True),
-        ("20200131-", "20200130", False),
-        ("20200131-", "", False),
-        ("0930", "093015", True),
-        ("0930", "0930", True),
-        ("093000", "0930", True),  # a time that says less
-        ("093015", "0930", False),
-        ("0930", "09:30:15", True),
-        ("0930-1000", "093000", True),
-        ("0930-1000", "100059.5", True),  # the whole minute
-        ("0930-1000", "100100", False),
-        ("0930-1000", "0929", False),
-        ("093000.25-", "093000.5", True),
-        ("093000.25-", "093000", False),
-        ("-093000.25", "093000.250", True),
-        ("-093000.25", "093000.3", False),
-        ("-093015", "0930", True),
-        ("09-10", "103000", True),
-    ],
-)
-def test_dates_and_times(wanted: str, value: str, yes: bool) -> None:
-    assert matches_range(wanted, value) is yes
-
-
-_dates = st.dates().map(lambda d: d.strftime("%Y%m%d").zfill(8))
-
-
-@given(_dates, _dates, _dates, st.sampled_from([4, 6, 8]))
-def test_date_ranges_hold_whole_periods(value: str, low: str, high: str, precision: int) -> None:
-    low, high = low[:precision], high[:precision]
-    within = low <= value[:precision] <= high
-    assert matches_range(f"{low}-{high}", value) is within
-    assert matches_range(f"{low}-", value) is (low <= value[:precision])
-    assert matches_range(f"-{high}", value) is (value[:precision] <= high)
-    assert matches_range(low, value) is (value[:precision] == low)
 
 
 @pytest.mark.parametrize(
@@ -128,11 +70,11 @@ def test_identifiers_tell_cases_apart_and_texts_do_not() -> None:
 
 
 def test_wildcards_take_linear_time() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for pattern in ("*a" * 500, "?*" * 500, "*a?" * 300 + "b"):
         matches_text(pattern, "a" * 5000)
         matches_exact_or_wild(pattern, "a" * 5000)
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
 
 
 def slow_wildcard(pattern: str, value: str) -> bool:
@@ -347,15 +289,33 @@ def test_what_a_member_is_asked_for() -> None:
 
 
 def test_filters_of_ours_are_not_asked_of_members() -> None:
-    filters = {"00080054": "x", "00080082.00080100": "423", "00100021": "IMAGORA", "00080080": "y", "00080020": "2020"}
-    assert filters_for(filters, BLOIS, QUALIFIED, DIRECTORY) == [{"00080020": "2020"}]
+    filters = {
+        "00080054": "x",
+        "00080082.00080100": "423",
+        "00100021": "IMAGORA",
+        "00080080": "y",
+        "00080020": "20200131",
+    }
+    assert filters_for(filters, BLOIS, QUALIFIED, DIRECTORY) == [{"00080020": "20200131"}]
 
 
-def test_names_and_ids_multiply() -> None:
-    filters = {"00100010": "DUPONT", "00100020": "4547"}
-    asked = filters_for(filters, BLOIS, QUALIFIED, DIRECTORY)
-    assert [(f["00100010"], f["00100020"]) for f in asked] == [
-        (name, ipp) for name in ("D*", "d*") for ipp in ("4547", "4547@*")
-    ]
-    assert filters_for(filters, TOURS, QUALIFIED, DIRECTORY)[0]["00100010"] == "D*P*T*"
+def test_names_and_ids_do_not_multiply() -> None:
+    """One patient's rows are few, and his name is compared here."""
+    asked = filters_for({"00100010": "DUPONT", "00100020": "4547"}, BLOIS, QUALIFIED, DIRECTORY)
+    assert asked == [{"00100020": "4547"}, {"00100020": "4547@*"}]
+    asked = filters_for({"00100010": "DUPONT", "00100020": "45*"}, BLOIS, QUALIFIED, DIRECTORY)
+    assert [(f["00100010"], f["00100020"]) for f in asked] == [("D*", "45*"), ("d*", "45*")]
+
+
+def test_hashes_of_many_sites_are_one_search() -> None:
+    few = patient_ids_to_ask("9" * 60, BLOIS, QUALIFIED, DIRECTORY)
+    assert few[2:] == [qualify("9" * 60, site) for site in SITES]
+    many = Directory([site(f"s{n}", n) for n in range(40)], [])
+    assert patient_ids_to_ask("9" * 63, BLOIS, QUALIFIED, many) == ["9" * 63, f"{'9' * 63}@*", "~*"]
+
+
+def test_names_are_asked_as_the_member_compares_them() -> None:
+    filters = {"00100010": "DUPONT"}
+    assert filters_for(filters, TOURS, QUALIFIED, DIRECTORY) == filters_for(filters, BLOIS, QUALIFIED, DIRECTORY)
+    assert filters_for(filters, TOURS, QUALIFIED, DIRECTORY, ignores_case=True)[0]["00100010"] == "D*P*T*"
     assert filters_for({"00100010": "É"}, BLOIS, QUALIFIED, DIRECTORY) == [{}]  # nothing can be named

@@ -289,10 +289,10 @@ def test_what_is_typed_is_among_the_likely_spellings() -> None:
 
 
 def test_long_patterns_take_no_more_than_a_moment() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for pattern in ("*a" * 60, "?*" * 300, "a^" * 500, "*^" * 100, "a*" * 100 + "b"):
         matches(pattern, "a" * 64)
         matches(pattern, "a^" * 32)
         widen(pattern, ignores_case=True)
         narrow(pattern, ignores_case=None)
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 import time
-import zlib
-from collections.abc import Iterable
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support import values as _profile  # noqa: F401  # loads the profile
+from part10_streams import (
+    DEFLATE,
+    EXPLICIT,
+    FRAGMENTS,
+    HEADS,
+    ID,
+    JPEG,
+    NESTED,
+    PIXELS,
+    PRIVATE,
+    SCRAPS,
+    UID,
+    UNKNOWN,
+    cut,
+    expected,
+    file,
+    inflated,
+    rewritten,
+    singly,
+    tag_it,
+)
 from support.elements import (
     ITEM,
     ITEM_END,
     PATIENT_ID,
-    SEQUENCE_END,
     deflated,
     element,
     implicit,
@@ -27,109 +43,8 @@ from support.elements import (
 )
 
 from federation import part10
-from federation.elements import BadPart10, Changes, Head, UntaggableSyntax, encode_element, encode_item, items_of
-from federation.part10 import BIG_ENDIAN, DEFLATED, HEAD_MAX, IMPLICIT, HeadRewriter
-
-EXPLICIT, DEFLATE, JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50"
-
-
-def file(data: bytes, syntax: str = EXPLICIT) -> bytes:
-    return meta(syntax) + (deflated(data) if syntax in DEFLATED else data)
-
-
-ID = element(PATIENT_ID, "LO", b"4547")
-UID = element(0x0008_0018, "UI", b"1.2.3\0")
-PIXELS = element(0x7FE0_0010, "OW", bytes(range(256)) * 8)
-FRAGMENTS = element(
-    0x7FE0_0010,
-    "OB",
-    item(b"") + item(b"\xff\xd8" * 40) + item(b"\x10\0\x20\0" * 9) + implicit(SEQUENCE_END, b""),
-    undefined=True,
-)
-NESTED = sequence(
-    0x0008_1140,
-    item(
-        sequence(0x0008_1199, item(UID, undefined=True), item(b""), undefined=True) + element(0x0010_0020, "LO", b"no")
-    ),
-    item(sequence(0x0008_1199, item(UID)), undefined=True),
-    undefined=True,
-)
-UNKNOWN = sequence(
-    0x0009_1001,
-    item(implicit(0x0009_1002, item(implicit(0x0008_0018, b"1.2.3\0")) + implicit(SEQUENCE_END, b""), undefined=True)),
-    item(implicit(0x0009_1003, b"LO\4\0four"), undefined=True),
-    vr="UN",
-    undefined=True,
-)
-PRIVATE = element(0x0009_0010, "LO", b"IMAGO 1 ") + UNKNOWN + element(0x000B_0010, "LO", b"ODD ")
-HEADS = {
-    "plain": UID + ID,
-    "no PatientID": UID + element(0x0010_0010, "PN", b"LEVY"),
-    "empty": b"",
-    "empty PatientID": UID + element(PATIENT_ID, "LO", b""),
-    "nested": UID + NESTED + ID,
-    "unknown and private": UID + PRIVATE + ID + element(0x0010_1001, "PN", b""),
-    "long value": UID + element(0x0009_1001, "UN", b"\x10\0\x20\0LO\4\0" * 2000) + ID,
-    "looks like a head in a value": UID + element(0x0009_1001, "OB", UID + ID + PIXELS) + ID,
-    "after": UID + ID + element(0x0010_4000, "LT", b"x" * 500) + element(0x0011_0010, "LO", b"NOT HEAD"),
-}
-
-
-def tag_it(head: Head) -> Changes:
-    return {
-        PATIENT_ID: encode_element(PATIENT_ID, "LO", head.value(PATIENT_ID).strip() + b"@csrom41200"),
-        0x0008_0080: encode_element(0x0008_0080, "LO", b"Romorantin"),
-        0x0010_1001: None,
-    }
-
-
-def rewritten(chunks: Iterable[bytes]) -> bytes | None:
-    """None = refused."""
-    rewriter = HeadRewriter(tag_it)
-    out = []
-    try:
-        for chunk in chunks:
-            new = rewriter.feed(chunk)
-            assert new == [] or rewriter.head is not None
-            out += [bytes(b) for b in new]
-        out += [bytes(b) for b in rewriter.finish()]
-    except BadPart10:
-        return None
-    return b"".join(out)
-
-
-def inflated(stream: bytes | None, syntax: str) -> bytes | None:
-    """A rewritten stream with its data set inflated: deflaters differ with the chunking, what they say must not."""
-    if stream is None or syntax not in DEFLATED:
-        return stream
-    at = len(meta(syntax))
-    unpacker = zlib.decompressobj(-15)
-    data = unpacker.decompress(stream[at:])
-    assert unpacker.eof
-    assert unpacker.unused_data in (b"", b"\0")
-    assert len(stream[at:]) % 2 == 0  # PS3.5 §A.5
-    return stream[:at] + data
-
-
-def singly(data: bytes) -> list[bytes]:
-    return [data[i : i + 1] for i in range(len(data))]
-
-
-def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    edges = [0, *sorted({p % (len(data) + 1) for p in places}), len(data)]
-    return [data[a:b] for a, b in itertools.pairwise(edges)]
-
-
-def expected(head: bytes, rest: bytes) -> bytes:
-    """What `tag_it` makes of the heads above, by hand."""
-    pid = element(PATIENT_ID, "LO", b"4547@csrom41200 " if ID in head else b"@csrom41200 ")
-    name = element(0x0008_0080, "LO", b"Romorantin")
-    without = head.replace(element(0x0010_1001, "PN", b""), b"")
-    standing = ID if ID in without else element(PATIENT_ID, "LO", b"")
-    at = without.rfind(standing) if standing in without else -1
-    tagged = without[:at] + pid + without[at + len(standing) :] if at >= 0 else without + pid
-    uid_end = len(UID) if tagged.startswith(UID) else 0
-    return tagged[:uid_end] + name + tagged[uid_end:] + rest
+from federation.elements import UntaggableSyntax
+from federation.part10 import BIG_ENDIAN, HEAD_MAX, IMPLICIT, HeadRewriter
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, JPEG, DEFLATE])
@@ -228,6 +143,9 @@ def test_what_must_not_be_used_on_the_web_is_told_apart(syntax: str) -> None:
         b"<html>" * 50,
         meta(EXPLICIT).replace(b"DICM", b"DICN"),
         b"\0" * 128 + b"DICM" + element(0x0002_0001, "OB", b"\0\1") + UID,  # no TransferSyntaxUID
+        meta("") + UID + ID,
+        meta("1.2\xff") + UID + ID,
+        meta("1.2\r\nX: y") + UID + ID,
         meta(EXPLICIT, length=-2) + UID + ID,
         meta(EXPLICIT) + ID + UID,  # out of order
         meta(EXPLICIT) + ID + ID,
@@ -314,21 +232,12 @@ def test_any_head_is_rewritten_alike_in_any_chunking(head: bytes, syntax: str, p
     assert inflated(rewritten(singly(stream)), syntax) == whole
 
 
-_scraps = st.sampled_from(
-    [
-        *(UID, ID, NESTED[:20], NESTED, PRIVATE, PIXELS[:30], b"SQ\0\0", b"\x08\0", b"\xff\xff\xff\xff", b"\0"),
-        *(implicit(ITEM, b"", undefined=True), implicit(ITEM_END, b""), implicit(SEQUENCE_END, b"")),
-        *(sequence(0x0008_1140, undefined=True)[:12], element(0x0002_0010, "UI", b"1.2 ")),
-        *(meta(EXPLICIT), meta(DEFLATE), meta(EXPLICIT)[132:]),
-        *(element(0x0002_0000, "UL", b"\x10\0\0\0"), element(0x0002_0000, "UI", b"\xff" * 6)),
-    ]
-)
 _starts = st.sampled_from([meta(EXPLICIT), meta(EXPLICIT, length=None), meta(EXPLICIT, length=6), meta(DEFLATE), b""])
 
 
 @given(
     _starts,
-    st.lists(st.one_of(_scraps, st.binary(max_size=12)), max_size=8).map(b"".join),
+    st.lists(st.one_of(SCRAPS, st.binary(max_size=12)), max_size=8).map(b"".join),
     st.lists(st.integers(0, 10_000), max_size=8),
 )
 @example(meta(EXPLICIT, length=8), UID + ID, [135])
@@ -358,61 +267,11 @@ HEAVY = {
 @pytest.mark.parametrize("name", HEAVY)
 def test_a_head_of_a_mebibyte_byte_by_byte_takes_seconds(name: str, syntax: str) -> None:
     stream = file(HEAVY[name] + PIXELS, syntax)
-    started = time.perf_counter()
+    started = time.process_time()
     whole = rewritten([stream])
     again = rewritten(singly(stream))
-    assert time.perf_counter() - started < 8.0
+    assert time.process_time() - started < 16.0  # quadratic work takes minutes
     assert (again is None) == (whole is None)
-
-
-def test_items_of_sequences_are_read_in_every_form() -> None:
-    texts = {0x0010_0020: b"4547", 0x0010_0021: b"PACS"}
-    content = b"".join(element(t, "LO", v) for t, v in texts.items())
-    inner = sequence(0x0010_0024, item(UID, undefined=True), undefined=True)
-    for undefined in (False, True):
-        end = implicit(SEQUENCE_END, b"") if undefined else b""
-        value = item(content, undefined=undefined) + item(b"") + item(content + inner, undefined=not undefined) + end
-        first, second, third = items_of(value)
-        assert first == texts
-        assert second == {}
-        assert third == {**texts, 0x0010_0024: inner[12:]}
-        plain = b"".join(implicit(t, v) for t, v in texts.items())
-        assert items_of(item(plain, undefined=undefined) + end, implicit=True) == [texts]
-    assert items_of(b"") == []
-    assert items_of(encode_item(encode_element(PATIENT_ID, "LO", b"odd"))) == [{PATIENT_ID: b"odd "}]
-    assert items_of(encode_item(encode_element(PATIENT_ID, "LO", b"odd", implicit=True)), implicit=True) == [
-        {PATIENT_ID: b"odd "}
-    ]
-
-
-@pytest.mark.parametrize(
-    "value", [b"\0", UID, item(UID)[:-1], item(UID, undefined=True)[:-8], item(b"\0" * 7), implicit(ITEM_END, b"")]
-)
-def test_unreadable_items_are_refused(value: bytes) -> None:
-    with pytest.raises(BadPart10):
-        items_of(value)
-
-
-@given(st.lists(st.one_of(_scraps, st.binary(max_size=12)), max_size=8).map(b"".join), st.booleans())
-def test_any_items_are_read_or_refused(value: bytes, unknown: bool) -> None:
-    try:
-        items_of(value, implicit=unknown)
-    except BadPart10:
-        return
-
-
-def test_many_items_take_linear_time() -> None:
-    started = time.perf_counter()
-    assert len(items_of(item(b"", undefined=True) * 65_000)) == 65_000
-    assert time.perf_counter() - started < 3.0
-
-
-def test_encoding_elements() -> None:
-    assert encode_element(PATIENT_ID, "LO", b"odd") == element(PATIENT_ID, "LO", b"odd ")
-    assert encode_element(0x0008_0018, "UI", b"1.2") == element(0x0008_0018, "UI", b"1.2\0")
-    assert encode_element(0x0010_1002, "SQ", b"") == sequence(0x0010_1002)
-    with pytest.raises(BadPart10):
-        encode_element(PATIENT_ID, "LO", b"x" * 0xFFFF)
 
 
 def test_file_meta_does_not_name_the_member() -> None:

@@ -202,7 +202,15 @@ async def test_a_lost_database_stops_nothing(
             await other.execute("ALTER TABLE away RENAME TO site_health")
         row = await watched.until(lambda row: row["failures_in_a_row"] == 1)
         assert row["last_failure"] == "MemberTimeout"
-    lost = [record.message for record in caplog.records if record.name == "imagora.health"]
+
+        def said() -> list[str]:
+            return [record.message for record in caplog.records if record.name == "imagora.health"]
+
+        async with asyncio.timeout(5):
+            while len(said()) < 2:  # said just after the row is there
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        lost = said()
     assert len(lost) == 2  # once lost, once back, not every round
     assert "cannot be recorded" in lost[0]
     assert "again" in lost[1]

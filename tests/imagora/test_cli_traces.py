@@ -156,7 +156,8 @@ def test_traces_are_listed_for_people(traced: Commands) -> None:
 )
 def test_traces_are_selected(traced: Commands, options: tuple[str, ...], number: int) -> None:
     assert len(listed(traced("list", "--format", "json", *options))) == number
-    assert len(listed(traced("export", "--format", "json", *options))) == number
+    exported = listed(traced("export", "--format", "json", *options))
+    assert len([trace for trace in exported if trace["kind"] != "traces-read"]) == number
 
 
 def test_the_newest_are_listed_and_what_is_left_out_is_told(traced: Commands) -> None:
@@ -207,11 +208,14 @@ def test_csv_runs_no_formula(traced: Commands) -> None:
 
 
 def test_no_trace_is_an_empty_list(imagora: Commands) -> None:
-    assert listed(imagora("list", "--format", "json")) == []
-    assert listed(imagora("export", "--format", "json")) == []
-    assert len(imagora("export", "--format", "csv").stdout.splitlines()) == 1
     result = imagora("verify")
     assert (result.exit_code, result.stdout) == (0, "There are no traces.\n")
+    imagora.tamper("TRUNCATE trace, trace_head")  # the trace of that check
+    assert listed(imagora("list", "--format", "json")) == []
+    imagora.tamper("TRUNCATE trace, trace_head")
+    assert listed(imagora("export", "--format", "json")) == []
+    imagora.tamper("TRUNCATE trace, trace_head")
+    assert len(imagora("export", "--format", "csv").stdout.splitlines()) == 1
 
 
 def test_every_kind_and_outcome_has_its_code() -> None:
@@ -241,6 +245,7 @@ def test_verify_takes_heads_from_elsewhere(traced: Commands, tmp_path: Path) -> 
     (traced.state / "trace-heads.jsonl").rename(copy)
     assert traced("verify", "--heads", str(copy)).exit_code == 0
     traced.tamper("DELETE FROM trace WHERE sequence = 3; DELETE FROM trace_head")
+    (traced.state / "trace-heads.jsonl").unlink()  # of the trace of the check itself
     result = traced("verify")
     assert (result.exit_code, "do not show" in result.stderr) == (0, True)  # said, because nothing can show it
     assert traced("verify", "--heads", str(copy)).exit_code == 1

@@ -223,7 +223,7 @@ def test_the_file_is_named_by_the_environment_unless_given(tmp_path: Path, monke
     ],
 )
 def test_the_public_url_is_where_it_listens_unless_given(load: Load, text: str, url: str) -> None:
-    assert load("[server]\n" + text).server.public_url == url
+    assert load(OIDC + "[server]\n" + text).server.public_url == url
 
 
 def test_settings_never_change() -> None:
@@ -242,15 +242,17 @@ def test_keys_without_effect_are_named(load: Load) -> None:
     assert unused_keys(load('[auth]\nid_claim = "sub"\ncharter_version = "2"')) == ["auth.id_claim"]
 
 
-def test_other_machines_may_not_reach_the_server_whatever_the_mode(load: Load) -> None:
-    (told,) = problems(load, OIDC + '[server]\nhost = "0.0.0.0"\npublic_url = "https://mirc.example"')
-    assert told.startswith("server.host: '0.0.0.0' can be reached")
-    assert "patients refuse to share" in told
+def test_other_machines_may_reach_the_server_only_where_it_knows_who_asks(load: Load) -> None:
+    settings = load(OIDC + '[server]\nhost = "0.0.0.0"\npublic_url = "https://mirc.example"')
+    assert settings.server.host == "0.0.0.0"
+    (told,) = problems(load, '[server]\nhost = "0.0.0.0"')
+    assert "knows one local requester" in told
     (told,) = problems(load, '[auth]\nmode = "demo"\n[server]\nhost = "0.0.0.0"')
     assert told.startswith("server.host: '0.0.0.0' can be reached")
     assert "sign in as anybody" in told
-    (told,) = problems(load, '[auth]\nmode = "demo"\n[server]\npublic_url = "https://mirc.example"')
-    assert told.startswith("server.public_url:")
+    for mode in ("demo", "local"):
+        (told,) = problems(load, f'[auth]\nmode = "{mode}"\n[server]\npublic_url = "https://mirc.example"')
+        assert told.startswith("server.public_url:")
 
 
 def test_an_issuer_is_kept_letter_by_letter(load: Load) -> None:

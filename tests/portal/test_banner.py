@@ -235,6 +235,18 @@ def test_errors_are_told_in_plain_text(page: Page, how: str, status: int, body: 
     assert lines(page) == expected
 
 
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(502, []), (504, []), (503, ["Aucune source n'a pu répondre. Réessayez dans un instant."]), (403, ["(403)"])],
+)
+def test_a_thumbnail_that_cannot_be_made_is_no_alarm(page: Page, status: int, expected: list[str]) -> None:
+    """What keeps the exam itself away is told all the same."""
+    send(page, path="/dicom-web/studies/1.2/series/1.3/thumbnail", how="fetch", status=status, body="{}")
+    said = lines(page)
+    assert len(said) == len(expected)
+    assert all(part in line for part, line in zip(expected, said, strict=True))
+
+
 def test_conflict_offers_each_site(page: Page) -> None:
     body = {
         "error": "This StudyInstanceUID stands for different patients at different sites.",

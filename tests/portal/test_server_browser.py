@@ -9,12 +9,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from browser import chromium, expect_picture, keep, page_of
+from browser import chromium, expect_picture, grey_levels, keep, page_of
 from imagora_demo import documents, exams, pictures
 from imagora_demo.orthanc import OrthancServer, free_port, start_all, stop_all
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Response, expect
 from viewer_harness import DIST, ask
 
 pytestmark = [
@@ -133,6 +134,47 @@ def test_list_says_what_to_type_then_finds_names_without_accents(page: Page) -> 
     expect(banner).not_to_contain_text("Précisez le patient")
     assert page.evaluate("window.crossOriginIsolated") is True
     keep(page)
+
+
+def test_list_finds_a_name_that_was_typed_with_a_fault(page: Page) -> None:
+    asked: list[dict[str, list[str]]] = []
+    page.on("request", lambda r: asked.append(parse_qs(urlsplit(r.url).query)) if "/studies?" in r.url else None)
+    page.goto("/")
+    page.locator("table input").first.fill("dupond levi")
+    row = page.get_by_role("row").filter(has_text="Scanner du thorax")
+    expect(row).to_contain_text("DUPONT-LÉVY, Marie")
+    expect(page.get_by_text("GARNIER")).to_have_count(0)
+    by_name = [q for q in asked if "PatientName" in q]
+    assert [q["PatientName"] for q in by_name] == [["*dupond levi*"]]
+    assert all(q["fuzzymatching"] == ["true"] for q in asked)
+    # Study description, modality, referring physician, birth date.
+    assert all(q["includefield"] == ["00081030,00080060,00080090,00100030"] for q in asked)
+
+
+def test_thumbnails_are_ours_beside_the_list_and_beside_the_pictures(page: Page) -> None:
+    given: list[Response] = []
+    page.on("response", lambda r: given.append(r) if "/thumbnail" in r.url else None)
+    page.goto("/?mrn=4547%40csrom41200")
+    page.get_by_role("row").filter(has_text="Scanner du thorax").click()
+    expect_thumbnail(page)
+    beside_list = len(given)
+    page.goto(f"/viewer?StudyInstanceUIDs={CT.study_uid}")
+    expect_picture(page)
+    expect_thumbnail(page)
+    keep(page)
+    assert 0 < beside_list < len(given)
+    for answer in given:
+        assert answer.status == 200, answer.url
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert urlsplit(answer.url).path.startswith(f"/dicom-web/studies/{CT.study_uid}/series/")
+
+
+def expect_thumbnail(page: Page) -> None:
+    """A picture that was made from what a thumbnail's address gave, and that shows something."""
+    picture = page.locator("img[src^='blob:']").first
+    picture.wait_for()
+    assert picture.evaluate("async (img) => { await img.decode(); return img.naturalWidth; }") > 64
+    assert grey_levels(picture) > 16
 
 
 def test_one_identifier_at_two_sites_shows_two_people_apart(page: Page) -> None:

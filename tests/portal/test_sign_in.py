@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ import pytest
 import requests
 from support.people import GOOD, SUSPENDED, UNKNOWN, UNSIGNED, register
 from support.serving import Serving, serving, settings_for
+from support.tracing import traced
 
 from consent.sessions import Sessions, form_token
 from portal.forms import local_path
@@ -159,8 +162,10 @@ def test_sign_in_and_out_are_traced(twins: Twins) -> None:
     fetch(twins.database, "SELECT 1")
     before = len(fetch(twins.database, "SELECT kind FROM trace"))
     browser = Browser(twins.one)
-    browser.sign_in()
-    browser.sign_in()  # again: the first session ends
+    words = []
+    for _ in range(2):  # again: the first session ends
+        browser.sign_in()
+        words.append(browser.word)
     browser.sign_in(UNSIGNED)
     rows = fetch(twins.database, _TRACES)[before:]
     assert [(row["kind"], row["outcome"], row["requester_id"]) for row in rows] == [
@@ -169,7 +174,24 @@ def test_sign_in_and_out_are_traced(twins: Twins) -> None:
         ("signed-in", "success", GOOD),
         ("signed-in", "failure", UNSIGNED),
     ]
-    assert "charter" in rows[-1]["detail"]
+    details = [json.loads(row["detail"]) for row in rows]
+    first, second = (hashlib.sha256(word.encode()).hexdigest()[:16] for word in words)
+    assert [d.get("session") for d in details] == [first, first, second, None]
+    assert "charter" in details[-1]["refusal"]
+
+
+def test_without_a_trace_nobody_is_signed_in(twins: Twins) -> None:
+    count = "SELECT count(*) AS n FROM session"
+    before = fetch(twins.database, count)[0]["n"]
+    fetch(twins.database, "ALTER TABLE trace RENAME TO elsewhere")
+    try:
+        browser = Browser(twins.one)
+        answer = browser.sign_in()
+    finally:
+        fetch(twins.database, "ALTER TABLE elsewhere RENAME TO trace")
+    assert answer.status_code == 503
+    assert "imagora_session" not in browser.cookies
+    assert fetch(twins.database, count)[0]["n"] == before
 
 
 @pytest.mark.parametrize(
@@ -254,13 +276,13 @@ def test_a_session_that_is_over_lets_nobody_in(twins: Twins) -> None:
     async def scenario() -> None:
         async with Database(twins.database) as database:
             sessions = Sessions(database, lifetime_s=0.3, fresh_s=0.05)
-            word = await sessions.begin(GOOD)
+            word = await sessions.begin(GOOD, traced=traced)
             found = await asyncio.gather(*(sessions.find(word) for _ in range(20)))
             assert {session.rpps for session in found if session is not None} == {GOOD}
             assert await sessions.find("other") is None
             await asyncio.sleep(0.5)
             assert await sessions.find(word) is None
-            await sessions.begin(GOOD)
+            await sessions.begin(GOOD, traced=traced)
             assert await database.fetchval("SELECT count(*) FROM session WHERE expires_at <= now()") == 0
 
     asyncio.run(scenario())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import os
 import socket
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 import uvicorn
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -76,6 +78,9 @@ class Backend:
             status, body = self.retrieve_error
             self._note(request, status)
             return Response(body, status_code=status, media_type="application/json")
+        if path.endswith("/thumbnail"):  # the façade makes what this Orthanc lacks
+            self._note(request, 200)
+            return Response(_thumbnail(), media_type="image/jpeg")
         stack = contextlib.AsyncExitStack()
         session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
         query = request.url.query
@@ -105,6 +110,12 @@ class Backend:
     def _note(self, request: Request, status: int) -> None:
         accept = request.headers.get("accept", "")
         self.exchanges.append(Exchange(request.method, request.url.path, request.url.query, accept, status))
+
+
+def _thumbnail() -> bytes:
+    stream = io.BytesIO()
+    Image.new("L", (64, 64), 128).save(stream, "JPEG")
+    return stream.getvalue()
 
 
 def application(dist: Path | None, backend: Backend | None = None) -> Starlette:

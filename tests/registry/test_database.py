@@ -30,6 +30,17 @@ async def test_a_failed_transaction_leaves_nothing_behind(database: Database) ->
     assert await database.fetch("SELECT * FROM folder") == []
 
 
+async def test_a_command_that_takes_too_long_ends_its_transaction(database: Database) -> None:
+    async def slow() -> None:
+        async with database.transaction() as outer, outer.transaction():
+            await outer.execute("INSERT INTO folder (name) VALUES ('x')")
+            await outer.execute("SELECT pg_sleep(30)", timeout=0.05)
+
+    with pytest.raises(DatabaseUnavailable, match="does not answer in time"):
+        await slow()
+    assert await database.fetch("SELECT * FROM folder") == []
+
+
 async def test_an_error_never_repeats_a_value(database: Database) -> None:
     await database.execute("INSERT INTO long_patient_id VALUES ('SECRET1', 'x', 'y')")
     with pytest.raises(DatabaseError) as duplicate:

@@ -164,7 +164,7 @@ async def test_every_change_raises_the_epoch_and_nothing_else_does(store: Regist
     assert not await raised()
     await database.execute("DELETE FROM site")
     assert await raised()
-    await database.execute("TRUNCATE folder CASCADE")
+    await database.execute("DELETE FROM folder")
     assert await raised()
     assert (await store.load()).epoch == epochs[-1]
 
@@ -199,7 +199,7 @@ async def test_the_latest_sight_of_a_copy_counts(store: RegistryStore) -> None:
     now = datetime.now(UTC)
     first = StudyCopy(study_uid="1.2", emetteur="csa", patient_id="7", person="p", series=("1.2.1",), seen_at=now)
     later = replace(first, series=("1.2.1", "1.2.2"), seen_at=now + timedelta(seconds=1))
-    elsewhere = replace(first, emetteur="csb", series=())
+    elsewhere = replace(first, emetteur="csb", series=(), origin="csa", accession="X1, 2", ins=("255084958815780",))
     await store.remember_copies([])
     await store.remember_copies([later, first, elsewhere])
     await store.remember_copies([first])

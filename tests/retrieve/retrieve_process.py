@@ -48,13 +48,14 @@ class ServeProcess:
             lines += ["[[sites]]", f'emetteur = "{emetteur}"', f"site = {number}"]
             lines += [f'name = "Hôpital {emetteur}"', f'dicomweb = "{url}"']
         self.config.write_text("\n".join(lines), encoding="utf-8")
+        self.command = [str(Path(sys.executable).with_name("imagora")), "serve", "--config", str(self.config)]
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith("IMAGORA_")}
         self._environment |= environment or {}
 
     def __enter__(self) -> ServeProcess:
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("imagora")), "serve", "--config", str(self.config)],
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

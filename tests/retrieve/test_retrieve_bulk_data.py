@@ -48,7 +48,8 @@ def server(holder: Holder, serve_module) -> Serving:
 
 
 def metadata(server: Serving, scope: str = "", uid: str = UID) -> list[dict[str, Any]]:
-    answer = requests.get(f"{server.dicomweb(scope)}/studies/{uid}/metadata", timeout=10)
+    anew = {"Cache-Control": "no-cache"}
+    answer = requests.get(f"{server.dicomweb(scope)}/studies/{uid}/metadata", headers=anew, timeout=10)
     assert answer.status_code == 200
     found: list[dict[str, Any]] = answer.json()
     return found
@@ -134,7 +135,8 @@ def test_forged_tokens_and_those_of_another_study_are_unknown(holder: Holder, se
 )
 def test_reference_to_elsewhere_is_dropped_and_said(uri: str, foreign: Peer, holder: Holder, server: Serving) -> None:
     referring(holder, uri.format(port=foreign._port, uid=UID, other=OTHER_UID))
-    answer = requests.get(f"{server.dicomweb()}/studies/{UID}/metadata", timeout=10)
+    anew = {"Cache-Control": "no-cache"}
+    answer = requests.get(f"{server.dicomweb()}/studies/{UID}/metadata", headers=anew, timeout=10)
     assert answer.status_code == 200
     assert "BulkDataURI" not in answer.text
     assert "127.0.0.9" not in answer.text

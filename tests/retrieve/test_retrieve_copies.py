@@ -206,9 +206,20 @@ def test_metadata_of_fewer_instances_than_there_are_are_not_taken_for_all(serve,
 
     root = serve_pair(serve, pair).dicomweb()
     second = exams.uid(UID, "series", 2)  # both have it
-    pair[0].describe = forgetful
+    pair[0].describe = pair[1].describe = forgetful
+    pair[0].deliver = pair[1].deliver = giving(500, b"", "text/plain")  # else they are read from the instances
+    assert requests.get(f"{root}/studies/{UID}/series/{second}/metadata", timeout=20).status_code == 502
+    pair[1].describe = describing()
     metadata = requests.get(f"{root}/studies/{UID}/series/{second}/metadata", timeout=20)
     assert (metadata.status_code, len(metadata.json())) == (200, 2)
     assert "csrom41200 (error)" in metadata.headers["Warning"]
-    pair[1].describe = forgetful
-    assert requests.get(f"{root}/studies/{UID}/series/{second}/metadata", timeout=20).status_code == 502
+
+
+def test_metadata_that_holders_keep_back_are_read_from_their_instances(serve, pair: tuple[Holder, Holder]) -> None:
+    async def forgetful(request: Request, connection: Connection, held: list[Held]) -> None:
+        await describing()(request, connection, held[:1])
+
+    root = serve_pair(serve, pair).dicomweb()
+    pair[0].describe = pair[1].describe = forgetful
+    metadata = requests.get(f"{root}/studies/{UID}/metadata", timeout=20)
+    assert (metadata.status_code, len(metadata.json())) == (200, 6)

@@ -110,8 +110,6 @@ FAILURES: dict[str, tuple[Deliver, str]] = {
     "sends an empty body": (giving(200, b"", content_type("b")), ""),
     "no longer has it": (giving(404, b"", "text/plain"), ""),
     "lacks the form": (giving(406, b"", "text/plain"), ""),
-    "sends Implicit VR": (body_of(IMPLICIT), ""),
-    "sends Big Endian": (body_of(BIG_ENDIAN), ""),
 }
 
 
@@ -198,12 +196,18 @@ def test_implicit_is_asked_for_again_in_explicit(holders: tuple[Holder, Holder],
     assert "warning" not in seen.headers
 
 
-def test_implicit_behind_the_first_part_aborts(holders: tuple[Holder, Holder], server: Serving) -> None:
+@pytest.mark.parametrize("other", [IMPLICIT, BIG_ENDIAN], ids=["implicit", "big endian"])
+def test_what_cannot_be_tagged_as_it_comes_is_turned_behind_the_first_part_too(
+    other: list[bytes], holders: tuple[Holder, Holder], server: Serving
+) -> None:
     first, second = holders
-    first.deliver = body_of([STUDY[0], IMPLICIT[1]])
+    first.deliver = body_of([STUDY[0], other[1]])
     second.deliver = delivering()
     seen = wire.get(server.dicomweb("/sites/csrom41200"), f"/studies/{UID}", MULTIPART)
-    assert not (seen.status == 200 and (seen.ended or seen.closed))
+    assert (seen.status, seen.ended) == (200, True)
+    assert [str(read(p.body).PatientID) for p in seen.parts] == ["4547@csrom41200"] * 2
+    sent = [read(STUDY[0]), read(other[1])]
+    assert [read(p.body).pixel_array.tolist() for p in seen.parts] == [d.pixel_array.tolist() for d in sent]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import requests
 import retrieve_wire as wire
@@ -10,6 +13,7 @@ from retrieve_member import DICOM, Framing, Holder, answer_head, content_type, g
 from test_retrieve_cut import Cut
 
 STUDY = exams.study(seed="health", rows=64, columns=64)
+STUDY_UID = exams.uid("health", "study")
 MULTIPART = {"Accept": f'multipart/related; type="{DICOM}"'}
 
 
@@ -57,3 +61,25 @@ def test_broken_transfer_counts_once(failures: int, then: str, serve) -> None:
         scope = "/sites/csrom41200" if last is one else "/sites/cpsax18000"
         rows = requests.get(f"{server.dicomweb(scope)}/studies?StudyInstanceUID={uid}", timeout=10)
         assert state(rows) == then
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_a_member_has_no_more_connections_than_it_may(connections: int, serve) -> None:
+    with Holder(STUDY) as holder:
+        under_way: list[int] = []
+        most: list[int] = []
+
+        async def slowly(request, connection, held) -> None:
+            under_way.append(1)
+            most.append(len(under_way))
+            await asyncio.sleep(0.1)
+            under_way.pop()
+            await connection.answer(200, multipart([h.data for h in held], "b"), content_type("b"))
+
+        holder.deliver = slowly
+        server = serve({"csrom41200": holder.url}, search={"member_connections": connections})
+        url = f"{server.dicomweb('/sites/csrom41200')}/studies/{STUDY_UID}"
+        with ThreadPoolExecutor(6) as pool:
+            statuses = list(pool.map(lambda _: requests.get(url, headers=MULTIPART, timeout=20).status_code, range(6)))
+        assert statuses == [200] * 6
+        assert max(most) == connections

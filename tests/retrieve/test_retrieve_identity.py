@@ -107,19 +107,65 @@ def test_instance_of_somebody_else_is_not_given_the_located_identity(
         if shown is not None:
             assert ids[1] == shown
     assert metadata[1]["00100010"]["Value"][0]["Alphabetic"] == "MARTIN^Jean"
-    # The trace names whose instance went along.
-    details = asyncio.run(fetch(database, "SELECT detail ->> 'also' FROM trace WHERE kind = 'transferred'"))
-    assert details == [ids[1]]
+    # Whose instance went along is traced as his, once for each retrieval; the study's own trace names him too.
+    traced = asyncio.run(traces(database, ends=2))
+    assert sorted((kind, patient) for kind, patient, _ in traced) == sorted(
+        (kind, patient) for kind in ("transfer-begun", "transferred", "accessed") for patient in ids
+    )
+    assert {also for kind, _, also in traced if kind == "transferred"} == {ids[1], None}
 
 
-async def fetch(database: str, query: str) -> list[object]:
-    """First columns of the rows, once there are any."""
+async def traces(database: str, *, ends: int) -> list[tuple[str, str, str | None]]:
+    """Kind, patient, and who else is named, of what was retrieved, once so many transfers have ended."""
+    query = "SELECT kind, patient_id, detail ->> 'also' FROM trace WHERE study_uid <> '' ORDER BY recorded_at, sequence"
     connection = await asyncpg.connect(database)
     try:
         async with asyncio.timeout(5):
-            while not (rows := await connection.fetch(query)):
+            rows = await connection.fetch(query)
+            while sum(row["kind"] == "transferred" for row in rows) < ends:
                 await asyncio.sleep(0.05)
-        return [row[0] for row in rows]
+                rows = await connection.fetch(query)
+        return [tuple(row) for row in rows]
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_stray_instance_does_not_pass_before_it_is_traced_as_its_patients(place: int, serve, database: str) -> None:
+    uid = exams.uid("stray", "study")
+    large = {"rows": 1024, "columns": 1024}  # so that the first is on its way when the second comes
+    located = exams.study(seed="stray", patient_id="4547", n_instances=2, **MARIE, **large)
+    stray = exams.study(seed="stray", patient_id="9999", n_instances=2, **JEAN, **large)
+    sent = [stray[0], located[1]] if place == 0 else [located[0], stray[1]]
+    with Holder(located) as holder:
+        root = serve({ROMORANTIN: holder.url}, database=database).dicomweb()
+        holder.deliver = giving(200, multipart(sent, "b"), content_type("b"))
+
+        async def describe(request: Request, connection: Connection, _: list[Held]) -> None:
+            await describing()(request, connection, [Held(data, read(data)) for data in sent])
+
+        holder.describe = describe
+        refusing = "ALTER TABLE trace ADD CONSTRAINT lost CHECK (patient_id <> '9999@csrom41200')"
+        asyncio.run(execute(database, refusing))
+        seen = wire.get(root, f"/studies/{uid}", MULTIPART)
+        metadata = requests.get(f"{root}/studies/{uid}/metadata", timeout=10)
+        if place == 0:
+            assert (seen.status, seen.ended) == (503, True)
+        else:
+            assert (seen.status, seen.ended, seen.closed) == (200, False, False)
+        assert metadata.status_code == 503
+        for body in (seen.body, metadata.content):
+            assert b"9999" not in body
+            assert b"MARTIN" not in body
+        asyncio.run(execute(database, "ALTER TABLE trace DROP CONSTRAINT lost"))
+        assert wire.get(root, f"/studies/{uid}", MULTIPART).ended
+        assert requests.get(f"{root}/studies/{uid}/metadata", timeout=10).status_code == 200
+
+
+async def execute(database: str, command: str) -> None:
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute(command)
     finally:
         await connection.close()
 

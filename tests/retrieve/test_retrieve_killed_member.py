@@ -42,7 +42,7 @@ def test_killed_orthanc_ends_in_an_aborted_transfer(serve, orthanc: OrthancServe
     down = requests.get(f"{server.dicomweb()}/studies/{UID}", headers=MULTIPART, timeout=20)
     assert down.status_code in (502, 503, 504)
     assert "csrom41200" in down.headers["Warning"]
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 8  # a member has ten seconds
     orthanc.start()
     back = wire.get(server.dicomweb(), f"/studies/{UID}", MULTIPART)
     assert back.ended

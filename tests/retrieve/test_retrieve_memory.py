@@ -16,7 +16,7 @@ MB = 1 << 20
 INSTANCE_MB = 4
 INSTANCES = 125  # 500 MB
 PACE = MB  # a second
-READ_S = 10.0
+READ_S = 4.0  # a server that reads ahead would hold hundreds of megabytes long before
 GROWTH_MB = 32
 MULTIPART = {"Accept": f'multipart/related; type="{DICOM}"'}
 UID = exams.uid("large", "study")

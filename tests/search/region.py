@@ -101,7 +101,8 @@ def capping(found: Sequence[Row], *, most: int = 100, honours_offset: bool = Tru
 def strict(studies: Sequence[Row], series: Sequence[Row] = (), instances: Sequence[Row] = ()) -> Behaviour:
     """A PACS that matches to the letter: it tells cases and accents apart and knows no attribute but its own.
 
-    It has the nested paths, lists of UIDs, wildcards and ranges of dates, and pages.
+    It has the nested paths, lists of UIDs, wildcards and ranges of dates and of times, each by
+    itself, and pages.
     """
     below = {"studies": studies, "series": series, "instances": instances}
 
@@ -129,9 +130,9 @@ def _matches(candidate: Row, path: str, wanted: str) -> bool:
     texts = [v.get("Alphabetic", "") if isinstance(v, dict) else str(v) for v in values]
     if candidate.get(tag, {}).get("vr") == "UI":
         return any(t in re.split(r"[\\,]", wanted) for t in texts)
-    if re.fullmatch(r"\d{8}-\d{8}", wanted):
+    if candidate.get(tag, {}).get("vr") in ("DA", "TM") and "-" in wanted:
         low, high = wanted.split("-")
-        return any(low <= t <= high for t in texts)
+        return any(low <= t and t[: len(high)] <= high for t in texts)
     return any(fnmatch.fnmatchcase(t, wanted.replace("[", "[[]")) for t in texts)
 
 

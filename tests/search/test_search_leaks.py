@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from support.serving import Serving
 A, B, C, DOWN = "csrom41200", "cschb41000", "csorl45100", "cstou37000"
 #: What would betray a member; all are spelled in lower case.
 MARKS = (b"zq-member", b"127.0.0.2")
+AT_ONCE = 16
 OWN, SHARED, CLASH, NASTY = (str(exams.uid("leaks", n)) for n in ("own", "shared", "clash", "nasty"))
 
 
@@ -115,57 +117,63 @@ def region(orthancs, serve_module) -> Iterator[Region]:
         yield Region(server=server, members=members, nasty=peer)
 
 
-def every_answer(server: Serving) -> Iterator[tuple[str, requests.Response]]:
-    with requests.Session() as session:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked. Its answer's references to bulk data are asked for as well."""
 
-        def ask(url: str, method: str = "GET", **headers: str) -> tuple[str, requests.Response]:
-            answer = session.request(
-                method, url, headers={k.replace("_", "-"): v for k, v in headers.items()}, timeout=20
-            )
-            return f"{method} {url} {headers}", answer
+    url: str
+    method: str = "GET"
+    accept: str | None = None
 
-        for scope in ("", f"/sites/{A}", f"/sites/{C}", f"/sites/{DOWN}", "/sites/nowhere"):
-            base = server.dicomweb(scope)
-            for query in ("", "?includefield=all", "?PatientID=20", "?limit=x", "?StudyInstanceUID=1.9", "?zq=1"):
-                yield from (ask(f"{base}/{level}{query}") for level in ("studies", "series", "instances"))
-            yield ask(f"{base}/studies", Accept="application/xml")
-            for method in ("OPTIONS", "POST", "PUT", "DELETE", "PATCH"):
-                yield ask(f"{base}/studies", method)
-                yield ask(f"{base}/studies/{SHARED}", method)
-            for study in (OWN, SHARED, CLASH, NASTY, "1.9"):
-                below = f"{base}/studies/{study}"
-                series = f"{below}/series/{exams.uid(study, 'series', 1)}"
-                sop = exams.uid(exams.uid(study, "series", 1), "instance", 1)
-                for path in (below, series, f"{series}/instances/{sop}"):
-                    yield ask(path)
-                    yield ask(path, Accept="application/dicom")
-                    yield ask(path, Accept="text/html")
-                    yield ask(f"{path}/metadata")
-                    yield ask(f"{path}/rendered")
-                    yield ask(f"{path}/rendered", Accept="image/png")
-                    yield ask(f"{path}/rendered?quality=x")
-                    yield ask(f"{path}/thumbnail")
-                yield ask(f"{below}/series")
-                yield ask(f"{below}/instances")
-                for frames in ("1", "1,2", "99", "x"):
-                    yield ask(f"{series}/instances/{sop}/frames/{frames}")
-                yield ask(f"{series}/instances/{sop}/bulkdata/AAAA")
-                for metadata in ask(f"{below}/metadata")[1], ask(f"{series}/metadata")[1]:
-                    for each in metadata.json() if metadata.status_code in (200, 206) else ():
-                        for content in each.values():
-                            if "BulkDataURI" in content:
-                                yield ask(content["BulkDataURI"])
-        for path in (
-            "/",
-            "/healthz",
-            "/readyz",
-            "/metrics",
-            "/app-config.js",
-            "/portal/sources",
-            "/dicom-web",
-            "/nowhere",
-        ):
-            yield ask(server.url + path)
+
+def every_question(server: Serving) -> Iterator[Question]:
+    for scope in ("", f"/sites/{A}", f"/sites/{C}", f"/sites/{DOWN}", "/sites/nowhere"):
+        base = server.dicomweb(scope)
+        for query in ("", "?includefield=all", "?PatientID=20", "?limit=x", "?StudyInstanceUID=1.9", "?zq=1"):
+            yield from (Question(url=f"{base}/{level}{query}") for level in ("studies", "series", "instances"))
+        yield Question(url=f"{base}/studies", accept="application/xml")
+        for method in ("OPTIONS", "POST", "PUT", "DELETE", "PATCH"):
+            yield Question(url=f"{base}/studies", method=method)
+            yield Question(url=f"{base}/studies/{SHARED}", method=method)
+        for study in (OWN, SHARED, CLASH, NASTY, "1.9"):
+            below = f"{base}/studies/{study}"
+            series = f"{below}/series/{exams.uid(study, 'series', 1)}"
+            sop = exams.uid(exams.uid(study, "series", 1), "instance", 1)
+            for path in (below, series, f"{series}/instances/{sop}"):
+                yield Question(url=path)
+                yield Question(url=path, accept="application/dicom")
+                yield Question(url=path, accept="text/html")
+                yield Question(url=f"{path}/metadata")
+                yield Question(url=f"{path}/rendered")
+                yield Question(url=f"{path}/rendered", accept="image/png")
+                yield Question(url=f"{path}/rendered?quality=x")
+                yield Question(url=f"{path}/thumbnail")
+            yield Question(url=f"{below}/series")
+            yield Question(url=f"{below}/instances")
+            for frames in ("1", "1,2", "99", "x"):
+                yield Question(url=f"{series}/instances/{sop}/frames/{frames}")
+            yield Question(url=f"{series}/instances/{sop}/bulkdata/AAAA")
+    for path in ("/", "/healthz", "/readyz", "/metrics", "/app-config.js", "/portal/sources", "/dicom-web", "/nowhere"):
+        yield Question(url=server.url + path)
+
+
+def every_answer(server: Serving) -> Iterator[tuple[Question, requests.Response]]:
+    """Several at a time: refusals of unknown studies are slow on purpose (100 ms), and wait side by side."""
+    with requests.Session() as session, ThreadPoolExecutor(AT_ONCE) as pool:
+        session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE))
+
+        def ask(question: Question) -> tuple[Question, requests.Response]:
+            headers = {"Accept": question.accept} if question.accept is not None else {}
+            return question, session.request(question.method, question.url, headers=headers, timeout=20)
+
+        references: dict[str, None] = {}
+        for question, answer in pool.map(ask, every_question(server)):
+            yield question, answer
+            if question.url.endswith("/metadata") and answer.status_code in (200, 206):
+                for each in answer.json():
+                    references.update((c["BulkDataURI"], None) for c in each.values() if "BulkDataURI" in c)
+        assert references
+        yield from pool.map(ask, [Question(url=uri) for uri in references])
 
 
 def test_no_answer_names_a_member(region: Region) -> None:

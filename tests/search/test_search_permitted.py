@@ -99,6 +99,16 @@ def test_withheld_exam_is_found_by_nothing(query: str, server: Serving) -> None:
             assert {rows for _, rows in sources(answer).values()} == {0}
 
 
+@pytest.mark.parametrize("query", ["PatientID=1", "PatientID=nobody", "AccessionNumber=X1", "AccessionNumber=X9"])
+def test_time_does_not_tell_withheld_from_absent(query: str, server: Serving) -> None:
+    """Nothing found is answered on the next tenth of a second, and sources are said to have taken as long."""
+    answer = get(f"{server.dicomweb()}/studies?{query}")
+    assert answer.status_code == 204
+    times = [int(item.split(";")[3]) for item in answer.headers["Imagora-Sources"].split(",")]
+    assert len(times) == 2
+    assert all(ms >= 100 and ms % 100 == 0 for ms in times)
+
+
 def test_patient_opposed_at_the_origin_is_withheld_at_every_holder(server: Serving) -> None:
     """The other holder files the study under an IPP of its own; asked by itself it must not show it."""
     assert TWICE not in get(f"{server.dicomweb()}/studies").text

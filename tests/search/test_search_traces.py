@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from region import get, row, strict, tree, uids
 from support.peer import Peer
 from support.serving import Serving, serving, settings_for
 
+from consent import Decision, Exam, Policy, Requester
 from registry import migrate
 from registry.embedded import Lease
 
@@ -67,6 +69,36 @@ def test_each_search_leaves_one_row_before_its_answer(traced: tuple[Serving, str
         assert (last["kind"], last["outcome"], last["scope"]) == ("query", "success", name)
         assert (last["query"], last["requester_id"]) == (query, "local")
         assert last["request_id"] == answer.headers["X-Request-Id"]
+
+
+class NothingOf4547:
+    def decide(self, requester: Requester, exam: Exam, at: datetime) -> Decision:
+        return Decision(permitted=exam.main_id[0] != "4547")
+
+
+@pytest.mark.parametrize("policy", [None, NothingOf4547()], ids=["shown", "withheld"])
+def test_a_search_that_names_one_study_is_traced_as_of_it(
+    policy: Policy | None, peers, postgres: Callable[[], str], serve
+) -> None:
+    """And within it as of its exam, also where that is withheld: its origin's correspondent reads who looked for it."""
+    members = peers(**{A: tree([row("1.2.1", "4547")]), B: tree([row("1.2.2", "9"), row("1.2.3", "9")])})
+    database = postgres()
+    server = serve({s: m.dicomweb_url for s, m in members.items()}, database=database, policy=policy)
+    exam, none = ("1.2.1", "4547@csrom41200", A, [A]), ("", "", "", [])
+    for query, expected in {
+        "/studies/1.2.1/series": exam,
+        "/studies/1.2.1/instances": exam,
+        "/studies/1.2.1/series/1.2.1.1/instances": exam,
+        "/studies/9.9.9/series": ("9.9.9", "", "", []),
+        "/studies?StudyInstanceUID=1.2.1": ("1.2.1", "", "", []),
+        "/series?0020000D=1.2.1": ("1.2.1", "", "", []),
+        "/studies?StudyInstanceUID=1.2.1,1.2.2": none,
+        "/studies?StudyInstanceUID=1.2.1%5C1.2.2": none,
+        "/studies?PatientID=4547": none,
+    }.items():
+        get(f"{server.dicomweb()}{query}")
+        last = traces(database)[-1]
+        assert (last["study_uid"], last["patient_id"], last["origin"], last["holders"]) == expected, query
 
 
 def test_search_that_is_sent_to_nobody_is_traced_too(peers, postgres: Callable[[], str], serve) -> None:

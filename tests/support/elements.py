@@ -37,7 +37,7 @@ def sequence(tag: int, *items: bytes, undefined: bool = False, vr: str = "SQ") -
 
 def meta(syntax: str, *, length: int | None = 0, more: bytes = b"") -> bytes:
     """`length` = what the group length is off by; None = no group length."""
-    value = syntax.encode() + b"\0" * (len(syntax) % 2)
+    value = syntax.encode("latin-1") + b"\0" * (len(syntax) % 2)
     content = element(0x0002_0001, "OB", b"\0\1") + element(0x0002_0010, "UI", value) + more
     said = b"" if length is None else element(0x0002_0000, "UL", struct.pack("<I", len(content) + length))
     return b"\0" * 128 + b"DICM" + said + content

@@ -86,6 +86,14 @@ class Peer:
         self._thread.run(self._stop())  # in its loop: a connection that ends at this moment counts there
         self._thread.close()
 
+    def go_down(self) -> None:
+        """Refuse connections from now on; those that stand go on."""
+        self._thread.run(self._stop())
+
+    def come_back(self) -> None:
+        """At the same address."""
+        self._server = self._thread.run(self._start())
+
     @property
     def dicomweb_url(self) -> str:
         return f"http://{self.host}:{self._port}{self.root}"

@@ -1,0 +1,1 @@
+"""Fuzzing of all that parses foreign bytes: see `scripts/fuzz`."""
