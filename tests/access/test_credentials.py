@@ -60,7 +60,6 @@ def start(stack: ExitStack, folder: Path, url: str) -> World:
         for auth in (oidc, {"mode": "demo"})
     )
     register(url, "csrom41200")
-    time.sleep(0.5)  # both have learnt of the practitioners
     return World(first, second, key, url)
 
 

@@ -96,7 +96,6 @@ def start(stack: ExitStack, folder: Path, url: str) -> World:
         )
     ]
     register(url, "csorl45000")
-    time.sleep(0.5)  # all have learnt of the practitioners
     return World(*servers, key, url)
 
 

@@ -14,7 +14,7 @@ import asyncpg
 import requests
 from support import peer
 from support.peer import Peer
-from support.people import GOOD, RULES, SigningKey, claims, key_set, register
+from support.people import GOOD, RULES, SOON_S, SigningKey, claims, key_set, register
 from support.serving import serving, settings_for
 
 from consent import Requester, utc_now
@@ -70,7 +70,7 @@ def test_an_emergency_shows_what_is_withheld_at_once(postgres: Callable[[], str]
         server = stack.enter_context(serving(settings, url))
         register(url, "csorl45000")
         asyncio.run(withhold())
-        time.sleep(0.8)
+        time.sleep(SOON_S)
         headers = {"authorization": f"Bearer {key.sign(claims(RULES, GOOD))}"}
 
         def search() -> int:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from enforced import AT_HOLDER, OUTSIDER, Ask, Exam, Region, of, seen
-from support.consenting import SOON_S
+from support.people import SOON_S
 
 EXAM = Exam(seed="conditional", name="CONDITIONAL^MARIE")
 UNKNOWN = Exam(seed="nobody", name="NOBODY^X").uid

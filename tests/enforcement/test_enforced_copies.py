@@ -28,8 +28,8 @@ from enforced import (
 )
 from imagora_demo import exams
 from retrieve.retrieve_member import Held, delivering, read
-from support.consenting import SOON_S
 from support.peer import Connection, Request
+from support.people import SOON_S
 
 REFUSED = {"error": "There is no such study, or it can't be shown."}
 

@@ -19,7 +19,7 @@ from enforced import (
     retrieves,
     searches,
 )
-from support.consenting import SOON_S
+from support.people import SOON_S
 
 KINDS = ("patient", "study", "accession", "person", "ins", "near", "hold")
 ALONE_UNTOLD = ("accession", "ins")

@@ -21,7 +21,7 @@ from enforced import (
     uids,
     until,
 )
-from support.consenting import SOON_S
+from support.people import SOON_S
 
 
 def asks_for(exam: Exam) -> list[Ask]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 
 from enforced import CODES, DICOM, FILES, KEEPS, ORIGIN, Ask, Exam, Region, of, uids, until
-from support.consenting import SOON_S
+from support.people import SOON_S
 
 NAME, BORN, SEX = "LEFÈVRE-DUPONT^Anne-Sophie", "19600512", "F"
 SPELLINGS = {

@@ -12,8 +12,8 @@ import pytest
 from enforced import AT_HOLDER, CODES, OUTSIDER, Ask, Exam, Region, of, seen, until
 from retrieve import retrieve_wire as wire
 from retrieve.retrieve_member import Deliver, Held
-from support.consenting import SOON_S
 from support.peer import Connection, Request
+from support.people import SOON_S
 
 EXAM = Exam(seed="ranged", name="RANGED^MARIE")
 UNKNOWN = Exam(seed="nobodysrange", name="NOBODY^X").uid

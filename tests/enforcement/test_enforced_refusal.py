@@ -12,7 +12,7 @@ import pytest
 import requests
 from enforced import EVERYWHERE, KEEPS, OUTSIDER, Ask, Exam, Region, of, retrieves, seen
 from imagora_demo import exams
-from support.consenting import SOON_S
+from support.people import SOON_S
 
 EXAM = Exam(seed="refused", name="REFUSED^MARIE")
 UNKNOWN = str(exams.uid("nobody", "study"))

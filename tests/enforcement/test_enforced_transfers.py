@@ -11,7 +11,7 @@ import pytest
 from enforced import KEEPS, ORIGIN, Exam, Region, until
 from retrieve.retrieve_member import read
 from slow_reader import LARGE, MB, Reader
-from support.consenting import SOON_S
+from support.people import SOON_S
 
 #: 150 MB, of which no more than a few are on their way when it is cut.
 EXAM = Exam(seed="large", name="LARGE^MARIE", more={**LARGE, "n_instances": 150})

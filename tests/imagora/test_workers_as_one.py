@@ -85,7 +85,6 @@ def region(
         WorkersProcess(folder / "two", members, workers=1, **options) as two,
     ):
         register(url, HOME)
-        time.sleep(0.5)  # all have learnt of the practitioners
         yield Region(one, two, sign_in(one))
 
 

@@ -28,7 +28,8 @@ from ops_postgres import Postgres, imagora
 from retrieve.retrieve_process import free_port
 from retrieve.retrieve_wire import parts_of
 from store.store_wire import RELATED, body, read, stored
-from support.consenting import SOON_S, People
+from support.consenting import People
+from support.people import SOON_S
 from support.workers import METRICS_TOKEN, WorkersProcess, until
 
 from imagora.settings import StoreSettings
@@ -94,7 +95,7 @@ def region(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> It
             list(pool.map(stack.enter_context, (orthanc, one, two)))
         nginx = stack.enter_context(Nginx(folder / "front", [one.port, two.port]))
         register(postgresql.application)
-        time.sleep(0.5)  # both have learnt of the practitioners
+        time.sleep(SOON_S)  # both have learnt of the practitioners
         big = study("big", rows=1024, columns=1024, n_instances=16)
         region = Region(nginx, one, two, people, postgresql, big)
         yield region

@@ -45,7 +45,6 @@ def twins(postgres: Callable[[], str], tmp_path_factory: pytest.TempPathFactory)
     with ExitStack() as stack:
         one, two = (stack.enter_context(serving(settings, url)) for _ in range(2))
         register(url, "csrom41200")
-        time.sleep(0.5)  # both have learnt of the practitioners
         yield Twins(one, two, url)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Iterator
 
+import asyncpg
 import pytest
 import requests
 import retrieve_wire as wire
@@ -146,13 +147,24 @@ def serve_pair(serve, pair: tuple[Holder, Holder], **options: object) -> Serving
     return serving
 
 
+async def written(database: str, *, copies: int) -> None:
+    """What is learnt is written aside."""
+    connection = await asyncpg.connect(database)
+    try:
+        async with asyncio.timeout(10):
+            while await connection.fetchval("SELECT count(*) FROM study_copy") < copies:
+                await asyncio.sleep(0.05)
+    finally:
+        await connection.close()
+
+
 def test_series_known_to_be_at_a_holder_that_is_down(serve, postgres, pair: tuple[Holder, Holder]) -> None:
     """What was learnt of a study outlives the process that learnt it: told with 206 and a warning."""
     database = postgres()
     first = serve_pair(serve, pair, database=database)
     assert len(retrieve(first.dicomweb(), f"/studies/{UID}").parts) == 6
     pair[1].searches = giving(503, b"", "text/plain")
-    time.sleep(0.3)  # what is learnt is written aside
+    asyncio.run(written(database, copies=2))
     root = serve_pair(serve, pair, database=database).dicomweb()
     seen = retrieve(root, f"/studies/{UID}")
     assert (seen.status, seen.ended) == (206, True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,11 +17,9 @@ from consent.traits import normalise, strict
 from registry import Role
 from registry.database import Database
 from registry.practitioners import PractitionerStore
-from support.people import RULES, SigningKey, claims, key_set
+from support.people import RULES, SOON_S, SigningKey, claims, key_set
 
 T = TypeVar("T")
-#: Within this time of its commit, a change of consent holds at every server.
-SOON_S = 1.0
 
 
 class People:
@@ -33,7 +32,8 @@ class People:
         self.auth = {"mode": "oidc", "issuer": RULES.issuer, "jwks": str(folder / "keys.json")}
 
     def register(self, database_url: str, homes: Mapping[str, str]) -> None:
-        """`homes`: RPPS → EMETTEUR. All of them have signed the charter."""
+        """`homes`: RPPS → EMETTEUR. All of them have signed the charter, and every server that runs knows of them
+        when this returns."""
 
         async def write() -> None:
             async with Database(database_url) as database:
@@ -43,6 +43,7 @@ class People:
                     await store.sign(rpps, "1")
 
         asyncio.run(write())
+        time.sleep(SOON_S)
 
     def bearer(self, rpps: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._key.sign(claims(RULES, rpps))}"}

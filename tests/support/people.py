@@ -28,6 +28,9 @@ from registry.practitioners import PractitionerStore
 
 RULES = TokenRules(issuer="https://issuer.example/", audience="imagora", id_claim="SubjectNameID")
 
+#: Within this time of its commit, a change of people, of consent or of the registry holds at every server.
+SOON_S = 1.0
+
 GOOD, UNSIGNED, SUSPENDED, UNKNOWN = "10001234567", "10001234568", "10001234569", "10009999999"
 
 
@@ -102,7 +105,8 @@ def bad_tokens(key: SigningKey, other: SigningKey, rules: TokenRules = RULES) ->
 
 
 def register(database_url: str, site: str) -> None:
-    """The four: one who may ask, one whose charter is unsigned, one suspended; the fourth is nobody."""
+    """The four: one who may ask, one whose charter is unsigned, one suspended; the fourth is nobody. Every server that
+    runs knows of them when this returns."""
 
     async def write() -> None:
         async with Database(database_url) as database:
@@ -114,3 +118,4 @@ def register(database_url: str, site: str) -> None:
             await store.set_active(SUSPENDED, active=False)
 
     asyncio.run(write())
+    time.sleep(SOON_S)
