@@ -51,6 +51,9 @@ __all__ = [
 
 #: Uploads run on this many connections. Orthanc stores one instance at a time, so more does not help.
 UPLOAD_CONNECTIONS = 4
+STORE_TRIES = 3
+#: OrthancStatus of what is no instance, whenever it comes: a bad file, a tag that is not there.
+NO_INSTANCE = frozenset({15, 21})
 LOG_TAIL_LINES = 25
 START_ATTEMPTS = 3
 
@@ -368,6 +371,21 @@ class OrthancServer:
         self, connection: http.client.HTTPConnection, item: bytes | Path | str, skip_refused: bool
     ) -> dict[str, Any] | None:
         body = item if isinstance(item, bytes) else Path(item).read_bytes()
+        for tries in range(1, STORE_TRIES + 1):
+            status, text = self._post(connection, body)
+            answer: dict[str, Any] = json.loads(text) if text.lstrip().startswith(b"{") else {}
+            if status == http.HTTPStatus.OK:
+                return answer
+            if answer.get("OrthancStatus") in NO_INSTANCE:
+                if skip_refused:
+                    return None
+                break
+            # Of images of one patient that come at once it now and then refuses one, and takes it a moment later.
+            time.sleep(0.2 * tries)
+        label = "instance" if isinstance(item, bytes) else str(item)
+        raise UploadRefusedError(f"{self.name} refused {label} ({status}): {text[:500].decode(errors='replace')}")
+
+    def _post(self, connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
         headers = {"Content-Type": "application/dicom", **self._headers()}
         try:
             connection.request("POST", "/instances", body=body, headers=headers)
@@ -378,15 +396,7 @@ class OrthancServer:
             connection.close()
             connection.request("POST", "/instances", body=body, headers=headers)
             answer = connection.getresponse()
-        text = answer.read()
-        if answer.status == http.HTTPStatus.OK:
-            stored: dict[str, Any] = json.loads(text)
-            return stored
-        if skip_refused:
-            return None
-        label = "instance" if isinstance(item, bytes) else str(item)
-        reason = text[:500].decode(errors="replace")
-        raise UploadRefusedError(f"{self.name} refused {label} ({answer.status}): {reason}")
+        return answer.status, answer.read()
 
     def _is_ready(self) -> bool:
         try:
