@@ -141,12 +141,13 @@ def search(url: str, accept: str, times: int) -> dict[str, Any]:
 def many(urls: list[str], accept: str, times: int, at_once: int, token: str = "") -> dict[str, Any]:
     """In an event loop: what is measured answers several at a time, so the client must take them as they come."""
     parts = urlsplit(urls[0])
+    host, port = parts.hostname or "", parts.port or 80
     requests = [_request(urlsplit(url), accept, keep=True, token=token) for url in urls]
     work = _Work([requests[number % len(requests)] for number in reversed(range(times))], times)
 
     async def run() -> float:
         loop = asyncio.get_running_loop()
-        made = [await loop.create_connection(lambda: _Asking(work), parts.hostname, parts.port) for _ in range(at_once)]
+        made = [await loop.create_connection(lambda: _Asking(work), host, port) for _ in range(at_once)]
         began = time.perf_counter()
         for _, asking in made:
             asking.next()

@@ -44,7 +44,7 @@ def main() -> None:
     def create(settings: Settings, url: str) -> ASGIApp:
         return create_app(settings, url, policy=Open() if settings.server.port in unguarded else None)
 
-    worker.create_app = create  # type: ignore[assignment]
+    worker.create_app = create  # type: ignore[assignment, attr-defined]
     set_up_logs("info")
     uvloop.run(_serve(all_settings))
 

@@ -101,7 +101,7 @@ def spoiling(
         searched = request.path == only
         sent = query(dict(asked)) if searched else asked
         text = "&".join(f"{k}={quote(v, safe='*,@^?')}" for k, v in sent.items())  # Orthanc does not decode
-        headers = {k: request.headers[k] for k in ("accept", "authorization") if k in request.headers}
+        headers: dict[str, str] = {k: request.headers[k] for k in ("accept", "authorization") if k in request.headers}
         async with aiohttp.ClientSession() as session:
             url = f"{orthanc.dicomweb_url}{request.path}?{text}"
             async with session.get(URL(url, encoded=True), headers=headers) as answer:

@@ -10,6 +10,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
+from pydicom.uid import UID
 
 from federation.identity import Identity, Naming
 from federation.instance import InstanceTagger
@@ -29,9 +30,9 @@ def dataset(
     patient_id: str | None = "4547", *, charset: str | None = "ISO_IR 100", syntax: str = EXPLICIT
 ) -> FileDataset:
     ds = FileDataset("", {}, file_meta=FileMetaDataset(), preamble=b"\0" * 128)
-    ds.file_meta.TransferSyntaxUID = syntax
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = "1.2.250.1.423.7.1.1"
+    ds.file_meta.TransferSyntaxUID = UID(syntax)
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.7")
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = UID("1.2.250.1.423.7.1.1")
     if charset is not None:
         ds.SpecificCharacterSet = charset.split("\\") if "\\" in charset else charset
     ds.StudyInstanceUID, ds.SeriesInstanceUID = STUDY, f"{STUDY}.1"

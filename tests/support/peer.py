@@ -172,7 +172,7 @@ def flooding(megabytes: int = 200) -> Behaviour:
         await connection.head(200, {"Content-Type": "application/dicom+json", "Connection": "close"})
         await connection.send(b"[")
         block = (b'{"00100010":{"vr":"PN","Value":[{"Alphabetic":"A"}]}},' * 20_000)[: 1 << 20]
-        for _ in range(megabytes):
+        for _number in range(megabytes):
             await connection.send(block)
         connection.writer.close()
 

@@ -46,12 +46,14 @@ def settings_for(
         sites.append(site)
     search = {"require_patient_criterion": False, **sections.pop("search", {})}
     server = {"port": port or 1, "state_dir": str(state_dir), **sections.pop("server", {})}
-    return Settings(
-        server=server,
-        search=search,
-        folders=[{"name": name} for name in folders or {}],
-        sites=[*sites, *(extra_sites or [])],
-        **sections,
+    return Settings.model_validate(
+        {
+            "server": server,
+            "search": search,
+            "folders": [{"name": name} for name in folders or {}],
+            "sites": [*sites, *(extra_sites or [])],
+            **sections,
+        }
     )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
+from pydicom.pixels.utils import pixel_array
 
 from federation.pixels.frame_attributes import aspect, frame_attributes
 
@@ -64,7 +65,8 @@ def expected_grey(dataset: Dataset, stored: Array, everywhere: Array) -> Array:
         shown = 1 - shown
     if "PixelPaddingValue" in flat:
         shown[stored == flat.PixelPaddingValue] = 0
-    return shown * 255
+    scaled: Array = shown * 255
+    return scaled
 
 
 def expected_colour(dataset: Dataset, stored: Array) -> Array:

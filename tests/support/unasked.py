@@ -14,7 +14,7 @@ class OnlySearched:
     @contextlib.asynccontextmanager
     async def retrieve(self, target: Target, accept: Accept, *, deadline: Deadline) -> AsyncIterator[Delivery]:
         raise AssertionError("nothing is to be retrieved in this test")
-        yield
+        yield  # type: ignore[unreachable]  # that makes it a generator
 
     async def store(self, parts: AsyncIterator[Sequence[PartEvent]], study_uid: str | None) -> MemberStored:
         raise AssertionError("nothing is to be stored in this test")

@@ -10,7 +10,8 @@ import unicodedata
 
 from consent.traits import Traits, clearly_another, fold, normalise, strict
 from federation import fuzzy, names
-from federation.matching import matches_exact_or_wild, matches_range, matches_text, matches_value
+from federation.matching import matches_exact_or_wild, matches_text, matches_value
+from federation.moments import matches_range
 from federation.wildcards import regex
 from imagora_fuzz.oracles import expect, fields, text
 
