@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in names:
             print(f"{name}: {TARGETS[name]}", file=sys.stderr, flush=True)
-            outcomes.append(_run(name, options.corpus / name, 60 * options.minutes / len(names)))
+            outcomes.append(_run(name, options.corpus / name, 60 * options.minutes / len(names), options.seed))
     except KeyboardInterrupt:
         return 130
     print(_table(outcomes))
@@ -56,8 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if findings else 0
 
 
-def _run(name: str, corpus: Path, seconds: float) -> Outcome:
-    """One target in a process of its own, which ends with us. What it learnt is kept in `corpus` for the next time."""
+def _run(name: str, corpus: Path, seconds: float, seed: int) -> Outcome:
+    """One target in a process of its own, which ends with us. What it learnt is kept in `corpus` for the next time.
+    A seed of 0 is a new one."""
     target = load(name)
     _plant(corpus, target)
     log = corpus / "log"
@@ -65,7 +66,7 @@ def _run(name: str, corpus: Path, seconds: float) -> Outcome:
         *("setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "imagora_fuzz.run", name),
         *(f"-max_total_time={max(1, round(seconds))}", f"-timeout={INPUT_S}", "-print_final_stats=1"),
         *(f"-rss_limit_mb={MEMORY_MB}", f"-malloc_limit_mb={ALLOCATION_MB}", f"-dict={corpus / 'words'}"),
-        *(f"-artifact_prefix={corpus}/", str(corpus / "inputs")),
+        *(f"-seed={seed}", f"-artifact_prefix={corpus}/", str(corpus / "inputs")),
     ]
     before = set(_findings(corpus))
     began = time.monotonic()
@@ -142,6 +143,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--replay", type=Path, nargs="*", metavar="FILE", help="feed one target these inputs, once; without, its seeds"
     )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="draw as another run with this seed did")
     options = parser.parse_args(arguments)
     for name in options.targets:
         if name not in TARGETS:

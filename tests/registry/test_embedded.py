@@ -188,7 +188,9 @@ async def test_a_server_left_over_is_stopped_first(
         await asyncio.to_thread(url_of, process)
         old = server_processes(state)
         old[0].suspend()  # it cannot obey the signal that the supervisor's death sends
-        supervisor_process(state).kill()
+        supervisor = supervisor_process(state)
+        supervisor.kill()
+        await asyncio.to_thread(supervisor.wait, 10)  # while it dies it still stands for its server
     async with embedded(state) as url:
         assert await answers(url)
         assert old[0].pid not in {p.pid for p in server_processes(state)}
