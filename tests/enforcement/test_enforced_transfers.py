@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from enforced import KEEPS, ORIGIN, Exam, Region, until
+from pydicom import Dataset
 from retrieve.retrieve_member import read
 from slow_reader import LARGE, MB, Reader
 from support.people import SOON_S
@@ -22,7 +23,7 @@ OTHER = Exam(seed="largeother", name="LARGE^PAUL", birth_date="19710203", sex="M
 
 
 class Wordy(Exam):
-    """One whose metadata are a megabyte for each instance."""
+    """One whose metadata, and rows where they have its sequence, are a megabyte for each instance."""
 
     def at(self, emetteur: str) -> list[bytes]:
         return [_with_text(data) for data in super().at(emetteur)]
@@ -30,7 +31,9 @@ class Wordy(Exam):
 
 def _with_text(data: bytes) -> bytes:
     dataset = read(data)
-    dataset.TextValue = "x" * MB
+    item = Dataset()
+    item.TextValue = "x" * MB
+    dataset.ContentSequence = [item]
     written = io.BytesIO()
     dataset.save_as(written)
     return written.getvalue()
@@ -95,8 +98,11 @@ def test_transfer_is_cut_within_a_second(exam: Exam, scope: str, kind: str, read
     time.sleep(SOON_S)
 
 
-def test_metadata_are_cut_too(large: Region) -> None:
-    reader, other = (Reader(large, WORDY, "", reads=reads, below="/metadata") for reads in (False, True))
+@pytest.mark.parametrize(
+    "below", ["/metadata", "/instances?includefield=ContentSequence"], ids=["metadata", "rows of a search"]
+)
+def test_what_is_no_transfer_is_cut_too(below: str, large: Region) -> None:
+    reader, other = (Reader(large, WORDY, "", reads=reads, below=below) for reads in (False, True))
     whole = other.hurry()
     size = int(whole.headers["content-length"])
     assert len(whole.body) == size > 32 * MB
