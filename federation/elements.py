@@ -44,7 +44,9 @@ class Head:
     transfer_syntax: str
     data: bytes
     elements: dict[int, Element]
-    series_uid: str = ""  # "" if it does not stand within `AHEAD_MAX` bytes behind the head
+    # Which study and series it is of: "" if that does not stand within `AHEAD_MAX` bytes behind the head
+    study_uid: str = ""
+    series_uid: str = ""
 
     def value(self, tag: int) -> bytes:
         """Raw value bytes; b"" if absent. Of an undefined length sequence: with its delimiter."""

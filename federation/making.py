@@ -23,7 +23,7 @@ from federation.errors import (
     StoredOtherwise,
 )
 from federation.identity import Naming
-from federation.instance import InstanceTagger
+from federation.instance import SOP_INSTANCE_UID, InstanceTagger
 from federation.locate import Locator
 from federation.members import Members
 from federation.model import (
@@ -41,6 +41,7 @@ from federation.part10 import HeadRewriter
 from federation.pixels.options import THUMBNAIL_SIDE, MediaType, RenderOptions, Viewport, parse_options
 from federation.pixels.pool import PixelPool, Result
 from federation.pixels.spool import Spool
+from federation.relay import misplaced
 from federation.tagging import Links
 from registry import Site
 
@@ -169,7 +170,7 @@ class Maker:
         for accept in (_ANY, _PLAIN):
             try:
                 async with self._members.open(site, replace(target, form=Form.DICOM, frames=()), accept) as delivery:
-                    await self._take(site, delivery, tagger_of, spool)
+                    await self._take(site, target, delivery, tagger_of, spool)
                 return
             except MemberNotFound:
                 raise
@@ -183,9 +184,9 @@ class Maker:
         assert fault is not None
         raise fault
 
-    async def _take(self, site: Site, delivery: Delivery, tagger_of: TaggerOf, spool: Spool) -> None:
+    async def _take(self, site: Site, target: Target, delivery: Delivery, tagger_of: TaggerOf, spool: Spool) -> None:
         rewriter = HeadRewriter(tagger_of(site))
-        looked = untaggable = False
+        untaggable = False
         parts = 0
         most = self.pool.settings.limits.input_bytes
         idle = self._members.deadline(site).remaining_s
@@ -207,26 +208,29 @@ class Maker:
                     if spool.size + len(event) > most:
                         raise MemberCannot(f"{site.emetteur}: the instance is too large to be read here")
                     spool.write(event)
-                    if not looked and not untaggable:
+                    if not untaggable:
                         try:
                             rewriter.feed(event)
-                            looked = rewriter.head is not None
                         except UntaggableSyntax:
                             untaggable = True
         if not parts or not spool.size:
             raise MemberGarbage(f"{site.emetteur}: no instance came")
-        if not looked:
-            await self._look_whole(tagger_of, site, spool)
+        if rewriter.head is None:
+            rewriter = await self._looked_whole(tagger_of, site, spool)
+        assert rewriter.head is not None
+        if rewriter.head.text(SOP_INSTANCE_UID) != target.instance_uid or misplaced(rewriter.head, target):
+            raise MemberGarbage(f"{site.emetteur}: another instance than was asked for")
 
-    async def _look_whole(self, tagger_of: TaggerOf, site: Site, spool: Spool) -> None:
+    async def _looked_whole(self, tagger_of: TaggerOf, site: Site, spool: Spool) -> HeadRewriter:
         """Whose it is can't be read from the stream as it is."""
         with await self.explicit(spool) as result:
             rewriter = HeadRewriter(tagger_of(site))
             for chunk in result.chunks(result.pieces[0]):
                 rewriter.feed(chunk)
                 if rewriter.head is not None:
-                    return
+                    return rewriter
             rewriter.finish()
+            return rewriter
 
 
 def _wanted(accept: Accept) -> str:

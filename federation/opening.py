@@ -280,6 +280,7 @@ class Opener:
                 delivery,
                 tagger,
                 locate,
+                target,
                 expected,
                 explicit,
                 from_first=last,

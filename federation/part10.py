@@ -25,6 +25,7 @@ from federation.tail import TailWatch
 HEAD_MAX = 1 << 20
 _PREAMBLE = 132
 #: Where an instance belongs is told behind its head: looked for so far, not rewritten.
+_STUDY_INSTANCE_UID = 0x0020_000D
 _SERIES_INSTANCE_UID = 0x0020_000E
 AHEAD_MAX = 1 << 16
 #: Who wrote, sent or received the file, by AE title and by address (PS3.10 §7.1).
@@ -162,8 +163,8 @@ class HeadRewriter:
             self._ahead.done = True  # it is too far, or what is wrong there is not ours to judge
         return self._ahead.done or last
 
-    def _series_uid(self) -> str:
-        found = self._ahead.elements.get(_SERIES_INSTANCE_UID) if self._ahead is not None else None
+    def _uid_ahead(self, tag: int) -> str:
+        found = self._ahead.elements.get(tag) if self._ahead is not None else None
         if found is None or found.vr != b"UI":
             return ""
         return bytes(self._buffer[found.value : found.end]).decode("ascii", "replace").strip(" \0")
@@ -198,7 +199,11 @@ class HeadRewriter:
         data = bytes(self._buffer[: scanner.at])
         tail = bytes(self._buffer[scanner.at :])
         self.head = Head(
-            transfer_syntax=self._syntax, data=data, elements=scanner.elements, series_uid=self._series_uid()
+            transfer_syntax=self._syntax,
+            data=data,
+            elements=scanner.elements,
+            study_uid=self._uid_ahead(_STUDY_INSTANCE_UID),
+            series_uid=self._uid_ahead(_SERIES_INSTANCE_UID),
         )
         self._buffer = bytearray()
         head = apply(self.head, self._change(self.head))

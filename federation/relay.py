@@ -7,10 +7,10 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from federation.elements import BadPart10, UntaggableSyntax
+from federation.elements import BadPart10, Head, UntaggableSyntax
 from federation.errors import MemberCannot, MemberGarbage, StoredOtherwise, Untaggable
 from federation.instance import SOP_INSTANCE_UID, InstanceTagger
-from federation.model import Buffer, Delivery, PartBegin, PartEnd, PartEvent
+from federation.model import Buffer, Delivery, PartBegin, PartEnd, PartEvent, Target
 from federation.part10 import BIG_ENDIAN, IMPLICIT, HeadRewriter
 from federation.pixels.errors import PixelError, PoolBusy, TooLarge, UnsupportedSyntax
 from federation.pixels.pool import Result
@@ -61,6 +61,7 @@ class DicomRelay:
         delivery: Delivery,
         tagger: InstanceTagger,
         locate: Locate,
+        target: Target,
         expected: frozenset[str] | None = None,
         explicit: Explicit | None = None,
         *,
@@ -69,7 +70,8 @@ class DicomRelay:
         or_stored: bool = False,
     ) -> None:
         """`explicit` turns what can't be tagged in the stream into what can. `from_first` False: not the first part,
-        which the holder may still be asked for in another form.
+        which the holder may still be asked for in another form. What is of another study or series than `target` is
+        refused.
 
         `syntaxes` are those that the client takes, None for any. What comes in another is turned too, if explicit VR
         little endian is one of them; `or_stored`: else it may pass as it is.
@@ -81,6 +83,7 @@ class DicomRelay:
         self._delivery = delivery
         self._tagger = tagger
         self._locate = locate
+        self._target = target
         self._expected = expected
         self.seen: set[str] = set()
 
@@ -211,6 +214,8 @@ class DicomRelay:
             raise MemberGarbage("an instance without a UID came")
         if sop in self.seen or (self._expected is not None and len(self._expected) == 1 and sop not in self._expected):
             raise MemberGarbage("an instance came that was not asked for, or twice")
+        if misplaced(head, self._target):
+            raise MemberGarbage("an instance of another study or series came than was asked for")
         self.seen.add(sop)
         series = head.series_uid if _UID.fullmatch(head.series_uid) else ""
         if not series:
@@ -220,6 +225,13 @@ class DicomRelay:
             content_type=f"application/dicom; transfer-syntax={head.transfer_syntax}",
             location=self._locate(series, sop),
         )
+
+
+def misplaced(head: Head, target: Target) -> bool:
+    """Is it of another study or series than `target`? Of one that does not say so in time nobody can tell."""
+    return head.study_uid not in ("", target.study_uid) or (
+        target.series_uid is not None and head.series_uid not in ("", target.series_uid)
+    )
 
 
 class _Part:

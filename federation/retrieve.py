@@ -21,7 +21,6 @@ from federation.errors import (
     MemberNotFound,
     NotFound,
     RequestError,
-    SourcesUnavailable,
     Withdrawn,
 )
 from federation.gate import Gate
@@ -148,8 +147,6 @@ class Retriever:
             site, data_sets = answer
             for attributes in data_sets:
                 sop = text_of(attributes, "00080018")
-                if text_of(attributes, "0020000D") not in ("", located.location.study_uid):
-                    raise SourcesUnavailable("The source answered for another study.", http_status=502)
                 if sop in rows or (fetch.expected is not None and sop not in fetch.expected):
                     continue
                 rows[sop] = self._tagged(attributes, requester, site, located, links)
@@ -164,6 +161,8 @@ class Retriever:
             answer = await member.metadata(fetch.target, deadline=deadline)
             if not answer.rows:
                 raise MemberNotFound(f"{member.site.emetteur}: no metadata")
+            if any(_misplaced(row, fetch.target) for row in answer.rows):
+                raise MemberGarbage(f"{member.site.emetteur}: metadata of another object than was asked for")
             return answer
 
         for site in fetch.candidates:
@@ -333,6 +332,15 @@ class Retriever:
             finally:
                 if kind is EventKind.TRANSFER_BEGUN:
                     self._passing.ended(requester, scope, located, request_id, outcome)
+
+
+def _misplaced(row: Attributes, target: Target) -> bool:
+    """Is it of another study or series, or another instance, than was asked for?"""
+    return (
+        text_of(row, "0020000D") not in ("", target.study_uid)
+        or (target.series_uid is not None and text_of(row, "0020000E") not in ("", target.series_uid))
+        or (target.instance_uid is not None and text_of(row, "00080018") != target.instance_uid)
+    )
 
 
 def _preferring(site: Site, holders: Sequence[Site]) -> list[Site]:
