@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import warnings
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,12 +24,16 @@ from part10_streams import (
     rewritten,
     singly,
 )
+from pydicom import dcmread
 from support.elements import (
+    ITEM,
     ITEM_END,
     PATIENT_ID,
+    SEQUENCE_END,
     element,
     implicit,
     meta,
+    sequence,
     tag_bytes,
 )
 
@@ -93,3 +100,67 @@ def test_an_element_without_a_vr_hides_no_patient() -> None:
     for end in (ID, implicit(PATIENT_ID, b"4547")):
         assert rewritten([begin + end]) is None
         assert rewritten(singly(begin + end)) is None
+
+
+SERIES = element(0x0020_000D, "UI", b"1.2 ")
+#: What some readers go on behind, in ways of their own.
+UNREADABLE = {
+    "zeros": bytes(16),
+    "an element of the command group": element(0x0000_0010, "LO", b"LEVY"),
+    "no VR": implicit(0x0028_0010, b"\1\0"),
+    "a VR that is none": element(0x0028_0010, "ZZ", b"\1\0"),
+    "a VR in small letters": element(0x0028_0010, "lo", b"\1\0"),
+    "an item outside of a sequence": implicit(ITEM, b"\1\0"),
+    "the end of no sequence": implicit(SEQUENCE_END, b""),
+    "no item in a sequence": sequence(0x0040_1140, element(0x0028_0010, "LO", b"\1\0"), undefined=True),
+    "an end within an item": element(
+        0x0040_1140, "SQ", implicit(ITEM, implicit(SEQUENCE_END, b""), undefined=True), undefined=True
+    ),
+    "an item in an item": sequence(
+        0x0040_1140, implicit(ITEM, implicit(ITEM, b"", undefined=True), undefined=True), undefined=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+@pytest.mark.parametrize("hidden", [ID, implicit(PATIENT_ID, b"4548"), element(0x0010_0010, "PN", b"LEVY")])
+@pytest.mark.parametrize("between", [b"", b"\0", bytes(7), PIXELS])
+def test_nothing_behind_what_can_not_be_read_may_name_a_patient(name: str, hidden: bytes, between: bytes) -> None:
+    begin = UID + ID + SERIES + UNREADABLE[name]
+    assert rewritten([file(begin + between)]) is not None
+    for syntax in (EXPLICIT, DEFLATE):
+        stream = file(begin + between + hidden + PIXELS, syntax)
+        for chunks in ([stream], singly(stream), cut(stream, range(0, len(stream), 5))):
+            assert rewritten(chunks) is None
+
+
+@pytest.mark.parametrize("line_end", [b"\r\n--", b"\rX--", b"X\n--", b"\r\n-X"])
+def test_a_part_that_runs_on_into_the_next_is_refused(line_end: bytes) -> None:
+    """The boundary between them was damaged."""
+    one = file(UID + ID + SERIES + PIXELS)
+    between = line_end + b"5f1e3a\r\nContent-Type: application/dicom\r\n\r\n"
+    for next_one in (file(element(0x0008_0018, "UI", b"1.2.4\0") + SERIES), one):
+        stream = one + between + next_one
+        assert rewritten([stream]) is None
+        assert rewritten(singly(stream)) is None
+
+
+_PIECES = [
+    *UNREADABLE.values(),
+    *(ID, SERIES, PIXELS[:12], LATER, b"\0", b"\0\0", b"LO\4\0", b"\x10\0\x20\0", tag_bytes(0x0040_1140) + b"SQ\0\0"),
+    *(b"\xff\xff\xff\xff", implicit(ITEM, b"", undefined=True), implicit(ITEM_END, b""), implicit(SEQUENCE_END, b"")),
+]
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=8))
+def test_a_reader_finds_no_other_patient_than_the_one_that_was_written(tail: list[bytes]) -> None:
+    stream = rewritten([file(UID + ID + b"".join(tail))])
+    if stream is None:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = dcmread(io.BytesIO(stream))
+    except Exception:  # it can't be read by this one
+        return
+    assert found.get("PatientID") in ("4547@csrom41200", None)
