@@ -11,6 +11,11 @@ from federation.model import PART_END, Buffer, PartBegin, PartEnd, PartEvent
 
 HEADERS_MAX = 16 * 1024
 PREAMBLE_MAX = 64 * 1024
+#: RFC 2046 lets anything stand before the first boundary. What looks like one that was damaged, or like a part, is not
+#: ignored as it says: the part would be missing, and nobody would know.
+_NO_PREAMBLE = re.compile(rb"[^\t\r\n -~\x80-\xff]|(?:^|\n)(?:--|content-[a-z]+[ \t]*:)|dicm", re.IGNORECASE)
+#: A Content-Length that counts the line end behind its part is right, too.
+_LINE_END = len(b"\r\n")
 BOUNDARY_MAX = 200  # RFC 2046 allows 70; servers exceed it
 _LENGTH = re.compile("[0-9]{1,18}")
 
@@ -41,7 +46,7 @@ class MultipartReader:
         self._delimiter = b"\r\n--" + boundary
         self._held = b"\r\n"  # the first boundary may stand at the very start
         self._state = _State.PREAMBLE
-        self._skipped = 0
+        self._preamble = bytearray()
         self._length = length
         self._fed = 0
         self._missing: int | None = None  # bytes of the part under way, None if it does not tell
@@ -82,7 +87,11 @@ class MultipartReader:
             return len(data), True
         self._emit(data, at, found, events)
         if self._state is _State.BODY:
+            if self._missing not in (None, 0, _LINE_END):
+                raise BadMultipart("a part is not as long as it says")
             events.append(PART_END)
+        elif _NO_PREAMBLE.search(self._preamble):
+            raise BadMultipart("something else than a boundary at the beginning")
         self._state = _State.DELIMITER
         return found + len(self._delimiter), False
 
@@ -98,8 +107,8 @@ class MultipartReader:
 
     def _emit(self, data: bytes, at: int, end: int, events: list[PartEvent]) -> None:
         if self._state is _State.PREAMBLE:
-            self._skipped += end - at
-            if self._skipped > PREAMBLE_MAX:
+            self._preamble += data[at:end]
+            if len(self._preamble) > PREAMBLE_MAX:
                 raise BadMultipart("no boundary at the beginning")
         elif end > at:
             if self._missing is not None:

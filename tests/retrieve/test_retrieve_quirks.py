@@ -103,6 +103,20 @@ def test_bodies_as_members_write_them(
     assert [p.body for p in seen.parts] == expected
 
 
+@pytest.mark.parametrize("damaged", [b"--x\r\n", b"-xb\r\n", b"x-b\r\n", b"--bx\r\n"])
+@pytest.mark.parametrize("body", [PLAIN, bare(STUDY)], ids=["as Orthanc does", "without part headers"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_no_instance_is_lost_with_the_boundary_before_it(
+    place: int, body: bytes, damaged: bytes, root: str, holder: Holder
+) -> None:
+    pieces = body.split(b"--b\r\n")
+    assert len(pieces) == 4
+    sent = b"--b\r\n".join(pieces[: place + 1]) + damaged + b"--b\r\n".join(pieces[place + 1 :])
+    holder.deliver = giving(200, sent, content_type("b"))
+    seen = wire.get(root, f"/studies/{UID}", MULTIPART)
+    assert seen.status == 502 or not (seen.ended or seen.closed)
+
+
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_body_that_was_compressed_without_being_asked(
     coding: str, root: str, holder: Holder, expected: list[bytes]
