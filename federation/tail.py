@@ -30,8 +30,8 @@ _NAMES_MOST = 8
 class TailWatch:
     """`watch` each piece behind the head, in any chunking. Raises `BadPart10` for an element that belongs to the head.
 
-    Values are stepped over, so that pixels cost nothing. Behind what can't be read, or is read in several ways, all bytes
-    are searched instead: whatever reader goes on there must not find a patient.
+    Values are stepped over, so that pixels cost nothing. Behind what can't be read, or is read in several ways, all
+    bytes are searched instead: whatever reader goes on there must not find a patient.
     """
 
     __slots__ = ("_open", "_partial", "_searched", "_skip")
