@@ -1,4 +1,5 @@
-"""What a member lacks is made here from its Part-10 instances: pictures, thumbnails, frames, metadata (PS3.18 §10.4).
+"""Pictures and thumbnails, and the frames and metadata that a member lacks, are made here from its Part-10 instances
+(PS3.18 §10.4).
 
 An instance is fetched whole into a file without a name, and looked at on its way as in any retrieval: one that is
 another patient's than its study must be permitted by itself. Pixels are decoded in the pool's processes.
@@ -47,7 +48,8 @@ from registry import Site
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 OCTETS = "application/octet-stream"
-MADE = frozenset({Form.FRAMES, Form.RENDERED, Form.THUMBNAIL})
+PICTURES = frozenset({Form.RENDERED, Form.THUMBNAIL})
+MADE = PICTURES | {Form.FRAMES}
 #: Made of more instances than this, metadata would take minutes: the member's fault stands then.
 INSTANCES_MAX = 2000
 _AT_ONCE = 3
@@ -95,7 +97,7 @@ class Maker:
             return False, _one(PartBegin(content_type=MediaType.JPEG, location=instance), picture)
         if target.form in (Form.RENDERED, Form.THUMBNAIL):
             result = stack.enter_context(await self.pool.render(spool, _options(target, accept)))
-            return len(result.pieces) > 1, _pieces(result, instance, accept)
+            return len(result.pieces) > 1, _pieces(result, instance, accept, of_frames=bool(target.frames))
         for media_type, syntax in accept.choices:
             as_stored = media_type != OCTETS or syntax not in (None, EXPLICIT)
             with contextlib.ExitStack() as own:
@@ -105,7 +107,7 @@ class Maker:
                 # The standard has a media type for each compressed form; viewers name the transfer syntax of octets.
                 if fits or (media_type == OCTETS and syntax in (None, "*", first.transfer_syntax)):
                     stack.push(own.pop_all())
-                    return True, _pieces(result, instance, accept)
+                    return True, _pieces(result, instance, accept, of_frames=True)
         raise StoredOtherwise(f"{site.emetteur}: stored in another form than is asked for")
 
     async def _one_instance(self, site: Site, target: Target) -> Target:
@@ -275,12 +277,15 @@ async def _one(begin: PartBegin, data: bytes) -> AsyncGenerator[Sequence[PartEve
     yield [begin, data, PART_END]
 
 
-async def _pieces(result: Result, instance: str, accept: Accept) -> AsyncGenerator[Sequence[PartEvent], None]:
+async def _pieces(
+    result: Result, instance: str, accept: Accept, *, of_frames: bool
+) -> AsyncGenerator[Sequence[PartEvent], None]:
+    """`of_frames`: they were asked for; else one stands for its instance."""
     octets = all(media_type == OCTETS for media_type, _ in accept.choices)
     for piece in result.pieces:
         media_type = OCTETS if octets and piece.transfer_syntax else piece.media_type
         syntax = f"; transfer-syntax={piece.transfer_syntax}" if piece.transfer_syntax else ""
-        location = f"{instance}/frames/{piece.frame}" if piece.frame else instance
+        location = f"{instance}/frames/{piece.frame}" if piece.frame and of_frames else instance
         yield [PartBegin(content_type=f"{media_type}{syntax}", location=location)]
         for chunk in result.chunks(piece):
             yield [chunk]

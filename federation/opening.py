@@ -15,6 +15,7 @@ from federation.errors import (
     MemberFault,
     MemberGarbage,
     MemberNotFound,
+    MemberRefused,
     MemberTimeout,
     NotAcceptable,
     NotFound,
@@ -27,10 +28,10 @@ from federation.habits import in_order, lacks
 from federation.identity import Naming
 from federation.instance import InstanceTagger, Stranger
 from federation.locate import Locator
-from federation.making import MADE, Maker
+from federation.making import MADE, PICTURES, Maker
 from federation.members import Members, is_illness
 from federation.model import Accept, Delivery, Form, PartEvent, Span, Target
-from federation.pixels.errors import PixelError, PoolBusy
+from federation.pixels.errors import NoPixels, PixelError, PoolBusy, TooLarge, UnsupportedSyntax
 from federation.plan import Fetch
 from federation.prepare import Located
 from federation.ranges import Extent, take
@@ -40,6 +41,10 @@ from federation.tagging import Links
 from registry import Site
 
 EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+#: A holder that fails so at an instance may give its own picture. One that is ill, or sends what is wrong, is spared.
+_GIVES_NONE = (MemberCannot, MemberFault, MemberNotFound, MemberRefused)
 
 
 class HolderBroke(BrokenTransfer):
@@ -102,19 +107,40 @@ class Opener:
         None: no holder does, and `failures` says why.
         """
         maker = self._maker if fetch.target.form in MADE else None
-        # Who was found to lack this form is spared the question while it can be made here, and asked if it can't.
-        spared = tuple(s for s in fetch.candidates if maker is not None and lacks(s, fetch.target.form))
-        asked = tuple(s for s in fetch.candidates if s not in spared)
-        opened = await self._ask(stack, asked, fetch, job, failures)
+        if maker is not None and fetch.target.form in PICTURES:
+            return await self._picture(stack, fetch, job, failures, maker)
+        opened = await self._ask(stack, fetch.candidates, fetch, job, failures)
         if opened is not None or maker is None:
             return opened
+        return await self._made(stack, fetch, job, failures, maker)
+
+    async def _picture(
+        self,
+        stack: contextlib.AsyncExitStack,
+        fetch: Fetch,
+        job: Job,
+        failures: list[MemberError],
+        maker: Maker,
+    ) -> Opened | None:
+        """Made here: archives differ in the window that they take, and some show what there is of a damaged image. What
+        can't be made here, but for damage, is the holder's own, and the answer says so."""
+        wrong: PixelError | None = None
         try:
             opened = await self._made(stack, fetch, job, failures, maker)
-        except PixelError:
-            opened = await self._ask(stack, spared, fetch, job, failures)
-            if opened is None:
-                raise
-        return opened or await self._ask(stack, spared, fetch, job, failures)
+        except (NoPixels, TooLarge, UnsupportedSyntax) as error:
+            opened, wrong = None, error
+        if opened is not None:
+            return opened
+        if wrong is not None or all(isinstance(f, _GIVES_NONE) for f in failures):
+            sites = sorted(fetch.candidates, key=lambda s: lacks(s, fetch.target.form))
+            opened = await self._ask(stack, sites, fetch, job, failures)
+        if opened is not None:
+            report = job.located.report
+            report.forgive(opened.site.emetteur)
+            report.notices.append(f"The picture is of {opened.site.emetteur}'s own making, in a window of its choice")
+        elif wrong is not None:
+            raise wrong
+        return opened
 
     async def _ask(
         self,
@@ -159,7 +185,7 @@ class Opener:
         failures: list[MemberError],
         maker: Maker,
     ) -> Opened | None:
-        """What no holder gives, made from an instance of one. Raises what is wrong with that instance."""
+        """Made from an instance of one holder. Raises what is wrong with that instance."""
         wrong: PixelError | None = None
         for site in fetch.candidates:
             async with contextlib.AsyncExitStack() as own:

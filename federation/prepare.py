@@ -10,7 +10,6 @@ from consent import Requester
 from federation.copies import Copies
 from federation.errors import Conflict, NotFound, SourcesUnavailable
 from federation.gate import Gate
-from federation.habits import lacks
 from federation.health import BreakerState
 from federation.identity import Identity
 from federation.locate import Location, Locator
@@ -104,12 +103,7 @@ class Preparer:
         holders = tuple(
             {r.holder.emetteur: r.holder for r in identity.records if r.holder.emetteur in answering}.values()
         )
-        holders = tuple(
-            sorted(
-                holders,
-                key=lambda s: (self._members.breaker(s).state is BreakerState.OPEN, lacks(s, target.form)),
-            )
-        )
+        holders = tuple(sorted(holders, key=lambda s: self._members.breaker(s).state is BreakerState.OPEN))
         others = {r.holder.emetteur for i in location.identities if i is not identity for r in i.records}
         if target.form not in (Form.DICOM, Form.METADATA):
             # Pixels don't say whose they are: not from a holder that has another person's under the same UID.
