@@ -39,7 +39,7 @@ from federation.model import (
     Target,
 )
 from federation.part10 import HeadRewriter
-from federation.pixels.options import THUMBNAIL_SIDE, MediaType, RenderOptions, Viewport, parse_options
+from federation.pixels.options import SMALL, THUMBNAIL_SIDE, MediaType, RenderOptions, parse_options
 from federation.pixels.pool import PixelPool, Result
 from federation.pixels.spool import Spool
 from federation.relay import misplaced
@@ -89,13 +89,10 @@ class Maker:
         spool = stack.enter_context(Spool())
         await self._fetch(site, target, tagger_of, spool)
         instance = links.retrieve_url(site, target.study_uid, target.series_uid or "", target.instance_uid or "")
-        if target.form is Form.THUMBNAIL and _wanted(accept) == MediaType.JPEG:
-            frame = target.frames[0] if target.frames else None
-            given = target.parameters.get("viewport")
-            viewport = Viewport.parse(_viewport(given)) if given is not None else None
-            picture = await self.pool.thumbnail(spool, viewport, frame=frame)
-            return False, _one(PartBegin(content_type=MediaType.JPEG, location=instance), picture)
-        if target.form in (Form.RENDERED, Form.THUMBNAIL):
+        if target.form is Form.THUMBNAIL:
+            picture = await self.pool.thumbnail(spool, _options(target, accept))
+            return False, _one(PartBegin(content_type=_wanted(accept), location=instance), picture)
+        if target.form is Form.RENDERED:
             result = stack.enter_context(await self.pool.render(spool, _options(target, accept)))
             return len(result.pieces) > 1, _pieces(result, instance, accept, of_frames=bool(target.frames))
         for media_type, syntax in accept.choices:
@@ -248,12 +245,13 @@ def _options(target: Target, accept: Accept) -> RenderOptions:
     given = dict(target.parameters)
     if target.form is Form.THUMBNAIL:
         given.setdefault("viewport", f"{THUMBNAIL_SIDE},{THUMBNAIL_SIDE}")
+        given.setdefault("quality", str(SMALL.quality))
     window = given.get("window")
     if window is not None:
         window = f"{window},linear" if _WINDOW.fullmatch(window) else window.lower()
     viewport = given.get("viewport")
     frames: tuple[int, ...] | None = target.frames or None
-    if frames is None and (wanted != MediaType.GIF or target.form is Form.THUMBNAIL):
+    if frames is None and wanted != MediaType.GIF and target.form is Form.RENDERED:
         frames = (1,)  # one picture stands for the instance; all of its frames move in a GIF
     profile = given.get("iccprofile")
     return parse_options(

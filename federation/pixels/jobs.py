@@ -16,7 +16,7 @@ from federation.errors import BadRequest
 from federation.pixels.errors import PixelError, SickFile, TooLarge
 from federation.pixels.limits import Limits
 from federation.pixels.metadata import metadata
-from federation.pixels.options import RenderOptions, Viewport
+from federation.pixels.options import RenderOptions
 from federation.pixels.render import render, thumbnail
 from federation.pixels.transcode import frames, to_explicit
 
@@ -57,8 +57,7 @@ def _render(file: IO[bytes], out: Output, params: Params, limits: Limits) -> Non
 
 
 def _thumbnail(file: IO[bytes], out: Output, params: Params, limits: Limits) -> None:
-    viewport = Viewport(**params["viewport"]) if params["viewport"] else None
-    picture = thumbnail(file, viewport, limits, frame=params["frame"])
+    picture = thumbnail(file, RenderOptions.from_json(params["options"]), limits)
     out.add(picture.data, media_type=picture.media_type, frame=picture.frame, about={"size": picture.size})
 
 

@@ -134,6 +134,10 @@ class RenderOptions:
         )
 
 
+#: A thumbnail of which nothing else is wished.
+SMALL = RenderOptions(viewport=Viewport(width=THUMBNAIL_SIDE, height=THUMBNAIL_SIDE), quality=80)
+
+
 def parse_options(
     *,
     media_type: str = MediaType.JPEG,

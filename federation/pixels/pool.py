@@ -42,7 +42,7 @@ from federation.pixels.errors import (
     TooLarge,
 )
 from federation.pixels.limits import Limits
-from federation.pixels.options import RenderOptions, Viewport
+from federation.pixels.options import SMALL, RenderOptions
 from federation.pixels.process import NotTaken, PixelProcess, ProcessDied, TooManyParameters
 from federation.pixels.spool import Spool
 
@@ -132,14 +132,12 @@ class PixelPool:
     async def thumbnail(
         self,
         source: Source,
-        viewport: Viewport | None = None,
+        options: RenderOptions = SMALL,
         *,
-        frame: int | None = None,
         deadline_s: float | None = None,
     ) -> bytes:
-        """A small JPEG of `frame`, else of the middle one."""
-        params = {"viewport": asdict(viewport) if viewport else None, "frame": frame}
-        with await self.submit("thumbnail", source, params, deadline_s=deadline_s) as result:
+        """One picture: of the first of the frames wanted, else of the middle one."""
+        with await self.submit("thumbnail", source, {"options": options.to_json()}, deadline_s=deadline_s) as result:
             return result.read(result.pieces[0])
 
     async def frames(

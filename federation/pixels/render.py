@@ -20,7 +20,7 @@ from federation.pixels.errors import SickFile, TooLarge
 from federation.pixels.frame_attributes import aspect, frame_attributes
 from federation.pixels.geometry import Layout, lay_out
 from federation.pixels.limits import Limits
-from federation.pixels.options import THUMBNAIL_SIDE, MediaType, RenderOptions, Viewport
+from federation.pixels.options import MediaType, RenderOptions
 from federation.pixels.source import Array, Source
 from federation.pixels.voi import Presentation
 
@@ -53,18 +53,15 @@ def render(file: IO[bytes], options: RenderOptions, limits: Limits) -> Iterator[
             yield Picture(options.media_type, _encode(image, source.dataset, options), image.size, index + 1)
 
 
-def thumbnail(file: IO[bytes], viewport: Viewport | None, limits: Limits, *, frame: int | None = None) -> Picture:
-    """A small JPEG of `frame` (from 1), else of the middle one: it represents the instance best."""
+def thumbnail(file: IO[bytes], options: RenderOptions, limits: Limits) -> Picture:
+    """One picture of the first of the frames wanted, else of the middle one: it represents the instance best."""
     with Source(file, limits) as source:
         _ = source.element
-        number = frame if frame is not None else source.frame_count // 2 + 1
-        options = RenderOptions(
-            frames=(number,), viewport=viewport or Viewport(width=THUMBNAIL_SIDE, height=THUMBNAIL_SIDE), quality=80
-        )
-        [index] = source.indices(options.frames)
+        number = options.frames[0] if options.frames else source.frame_count // 2 + 1
+        [index] = source.indices([number])
         pixels, described = next(source.decoded([index]))
         image = _show(source, index, pixels, described, options)
-        return Picture(MediaType.JPEG, _encode(image, source.dataset, options), image.size, number)
+        return Picture(options.media_type, _encode(image, source.dataset, options), image.size, number)
 
 
 def _show(source: Source, index: int, pixels: Array, described: dict[str, Any], options: RenderOptions) -> Image.Image:

@@ -23,7 +23,7 @@ from support.showing import expected_colour, expected_grey, frames_of, is_grey, 
 from federation.pixels.errors import SickFile
 from federation.pixels.limits import Limits
 from federation.pixels.metadata import metadata
-from federation.pixels.options import MediaType, RenderOptions
+from federation.pixels.options import SMALL, MediaType, RenderOptions
 from federation.pixels.render import Picture, render, thumbnail
 from federation.pixels.transcode import frames, to_explicit
 
@@ -96,7 +96,7 @@ def test_png_shows_what_the_standards_pipeline_gives() -> None:
 def test_jpeg_and_thumbnail_show_every_image() -> None:
     def check(data: bytes, dataset: Dataset, pixels: Array) -> str:
         [jpeg] = pictures(data, MediaType.JPEG, frames=(len(pixels),), quality=95)
-        small = thumbnail(io.BytesIO(data), None, LIMITS)
+        small = thumbnail(io.BytesIO(data), SMALL, LIMITS)
         image = opened(jpeg)
         image.load()
         if image.size != shown_size(dataset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from pydicom.uid import EncapsulatedPDFStorage
 from federation.pixels.annotate import drawable
 from federation.pixels.errors import NoPixels, NoSuchFrame, SickFile, TooLarge
 from federation.pixels.limits import Limits
-from federation.pixels.options import MediaType, RenderOptions, Viewport, VoiFunction, Window
+from federation.pixels.options import SMALL, MediaType, RenderOptions, Viewport, VoiFunction, Window
 from federation.pixels.render import render, thumbnail
 from federation.pixels.voi import windowed
 
@@ -266,11 +267,13 @@ def test_animation_that_would_be_too_large_is_refused() -> None:
 def test_thumbnail_is_of_the_middle_and_small() -> None:
     frames = np.stack([np.full((300, 200), 40 * n, np.uint8) for n in range(5)])
     data = instance(frames, frames=5)
-    picture = thumbnail(io.BytesIO(data), None, LIMITS)
+    picture = thumbnail(io.BytesIO(data), SMALL, LIMITS)
     assert picture.frame == 3
     assert picture.size == (85, 128)
     assert abs(Image.open(io.BytesIO(picture.data)).getpixel((40, 60)) - 80) <= 2
-    assert thumbnail(io.BytesIO(data), Viewport(width=10, height=30), LIMITS, frame=1).size == (10, 15)
+    wished = replace(SMALL, viewport=Viewport(width=10, height=30), frames=(1,), media_type=MediaType.PNG)
+    picture = thumbnail(io.BytesIO(data), wished, LIMITS)
+    assert (picture.media_type, picture.frame, picture.size) == ("image/png", 1, (10, 15))
 
 
 def test_annotation_is_burnt_in_where_it_belongs() -> None:

@@ -73,7 +73,7 @@ def jpeg2000(width: int, height: int) -> bytes:
 
 EVERYTHING: dict[str, Callable[[bytes], object]] = {
     "render": lambda data: list(render(io.BytesIO(data), RenderOptions(), LIMITS)),
-    "thumbnail": lambda data: thumbnail(io.BytesIO(data), None, LIMITS),
+    "thumbnail": lambda data: thumbnail(io.BytesIO(data), RenderOptions(), LIMITS),
     "frames": lambda data: list(frames(io.BytesIO(data), None, LIMITS, as_stored=False)),
     "to_explicit": lambda data: to_explicit(io.BytesIO(data), io.BytesIO(), LIMITS),
 }

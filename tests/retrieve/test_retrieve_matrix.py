@@ -6,7 +6,7 @@ it is. One test is one form; what is wrong with which file stands in its message
 
 from __future__ import annotations
 
-import io
+import itertools
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from PIL import Image
 from retrieve_expected import (
     DICOM,
     EXPLICIT,
@@ -198,16 +197,19 @@ def test_pictures(archive: Archive, ask: Asking) -> None:
             ("rendered", "image/png"),
             ("rendered", "image/gif"),
             ("frames/1/rendered", "image/jpeg"),
+            ("frames/1/rendered", "image/png"),
+            ("frames/1/rendered", "image/gif"),
             ("thumbnail", None),
+            ("thumbnail", "image/png"),
             ("thumbnail", "image/gif"),
+            ("frames/1/thumbnail", "image/jpeg"),
             ("frames/1/thumbnail", "image/png"),
+            ("frames/1/thumbnail", "image/gif"),
         ):
             seen = ask(f"{path}/{below}", accept)
             longest = 128 if "thumbnail" in below else None
             problem = wrong_picture(seen, accept or "image/jpeg", stored, longest=longest)
-            # Orthanc gives no GIF, so it is made here. What members make they window in their own ways.
-            if not problem and below == "rendered" and accept == "image/gif" and number_of_frames(stored.dataset) == 1:
-                problem = wrong_greys(seen, stored)
+            problem = problem or wrong_greys(seen, stored, middle=below == "thumbnail")
             if problem:
                 return f"{below} as {accept}: {problem}"
         return refused(ask(f"{path}/rendered", "video/mp4"), 406)
@@ -220,11 +222,17 @@ def test_pictures(archive: Archive, ask: Asking) -> None:
             if path in levels or any(not is_image(s) or s.name in SICK for s in held(archive, path).values()):
                 continue
             levels.add(path)
-            for form, accept in (("rendered", None), ("thumbnail", "image/png")):
+            below = held(archive, path)
+            for form, accept in itertools.product(("rendered", "thumbnail"), (None, "image/png", "image/gif")):
                 seen = ask(f"{path}/{form}", accept)
-                if (seen.status, seen.headers.get("content-type")) != (200, accept or "image/jpeg"):
-                    return f"{form}: {seen.status}: {seen.body[:150]!r}"
-                Image.open(io.BytesIO(seen.body)).load()
+                one = below.get(seen.headers.get("content-location", "").rpartition("/")[2])
+                if one is None:
+                    return f"{form}: {seen.status}: no instance of it is named: {seen.body[:150]!r}"
+                problem = wrong_picture(
+                    seen, accept or "image/jpeg", one, longest=128 if form == "thumbnail" else None
+                ) or wrong_greys(seen, one, middle=form == "thumbnail")
+                if problem:
+                    return f"{form} as {accept}: {problem}"
         return ""
 
     problems_of(archive, above)

@@ -69,9 +69,10 @@ def expected_grey(dataset: Dataset, stored: Array, everywhere: Array) -> Array:
     return scaled
 
 
-def expected_colour(dataset: Dataset, stored: Array) -> Array:
+def expected_colour(dataset: Dataset, stored: Array, frame: int = 0) -> Array:
+    """`frame` from 0."""
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         mapped = apply_color_lut(stored, dataset)[..., :3]
         return mapped if mapped.dtype == np.uint8 else mapped >> (dataset.RedPaletteColorLookupTableDescriptor[2] - 8)
-    shown = pixel_array(dataset, index=0)  # RGB
+    shown = pixel_array(dataset, index=frame)  # RGB
     return shown if shown.dtype == np.uint8 else shown >> (dataset.BitsStored - 8)
