@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from federation.merge import UID_OF
 from federation.model import Attributes, Deadline, Level, Member, MemberRows, Outcome, Query
 from registry import Directory, Site
 
+_UID = re.compile(r"[0-9.]{1,64}")
 #: What rows below the study return of their parents (PS3.18 §10.6.3.3): members leave it out where a UID names them.
 _OF_STUDY = frozenset(
     {"00080020", "00080030", "00080050", "00080090", "00100010", "00100020", "00100030", "00100040", "0020000D"}
@@ -124,7 +126,7 @@ class Asker:
         answers: list[MemberRows] = [await searches[0]] if len(searches) == 1 else await asyncio.gather(*searches)
         rows = answers[0].rows if len(answers) == 1 else [row for a in answers for row in a.rows]
         distinct = _by_key(query.level, rows)
-        if not all(uid and study_uid for uid, _, study_uid in distinct):
+        if distinct and not any(is_named(row, query.level) for row in distinct.values()):
             raise MemberGarbage(f"{member.site.emetteur}: rows without their UIDs")
         return [*distinct.values()], any(a.more for a in answers)
 
@@ -132,6 +134,15 @@ class Asker:
         """By what one member's row says alone. What it does not say is found out later."""
         record = record_of(row, site, directory, long_ids=self._naming.long_ids)
         return self._gate.permits(requester, text_of(row, "0020000D"), Identity(records=(record,)))
+
+
+def is_named(row: Attributes, level: Level) -> bool:
+    """Can it be asked for: has it UIDs (PS3.5 §9.1) of its study and of itself? Leading zeros are let pass."""
+    for tag in ("0020000D", UID_OF[level]):
+        value = (row.get(tag, {}).get("Value") or [None])[0]
+        if not isinstance(value, str) or not _UID.fullmatch(value):
+            return False
+    return True
 
 
 def _distinct(level: Level, rows: Sequence[Attributes]) -> list[Attributes]:

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from consent import Requester
 from federation.answering import Answer, Answering, Gathered
-from federation.asking import Asker, Found
+from federation.asking import Asker, Found, is_named
 from federation.copies import Copies
 from federation.errors import MemberError, SourceStatus, SourcesUnavailable
 from federation.filling import Filler
@@ -24,6 +24,9 @@ from federation.scoping import CRITERION_NOTICE, SearchOptions, has_patient_crit
 from federation.tagging import Links
 from federation.whose import Whose, ask_whose
 from registry import Directory, Site
+
+#: Such a row might be an opposed person's, or be shown as another's.
+_NOBODYS = "it does not say whose they are"
 
 
 class Searcher:
@@ -140,12 +143,13 @@ class Searcher:
             if found.capped:
                 report.note(site.emetteur, SourceStatus.CAPPED)
                 cut.append(site)
-            whose = await ask_whose(self._locator, site, found.rows, report, query.level)
-            for row in found.rows:
+            rows = self._named(requester, found.rows, query.level, site, directory, report)
+            whose = await ask_whose(self._locator, site, rows, report, query.level)
+            for row in rows:
                 study_uid = text_of(row, "0020000D")
                 record = whose.record(row, site, directory, self._naming, query.level)
                 if record is None:
-                    self._leave_out(requester, row, site, directory, report)
+                    self._leave_out(requester, row, site, directory, report, _NOBODYS)
                 elif matches_row(row, query.filters, record, self._naming, directory, fuzzy=query.fuzzy):
                     hits.append(Hit(record=record, row=row, study_uid=study_uid))
         known: dict[str, list[Record]] = {}
@@ -195,11 +199,29 @@ class Searcher:
         records = {(r.holder.emetteur, r.raw_patient_id): r for r in [*absent, *present]}
         return group(records.values(), directory)
 
+    def _named(
+        self,
+        requester: Requester,
+        rows: Sequence[Attributes],
+        level: Level,
+        site: Site,
+        directory: Directory,
+        report: Report,
+    ) -> list[Attributes]:
+        """Without those that nobody could ask for, and whose UIDs would stand in URLs."""
+        named: list[Attributes] = []
+        for row in rows:
+            if is_named(row, level):
+                named.append(row)
+            else:
+                self._leave_out(requester, row, site, directory, report, "they have no UID, or one that is none")
+        return named
+
     def _leave_out(
-        self, requester: Requester, row: Attributes, site: Site, directory: Directory, report: Report
+        self, requester: Requester, row: Attributes, site: Site, directory: Directory, report: Report, why: str
     ) -> None:
-        """A row of which nobody says whose it is: it might be an opposed person's, or be shown as another's."""
-        notice = f"Rows of {site.emetteur} were left out: it does not say whose they are"
+        """Said only of what may be seen, as far as that can be told."""
+        notice = f"Rows of {site.emetteur} were left out: {why}"
         alone = Identity(records=(record_of(row, site, directory, long_ids=self._naming.long_ids),))
         if notice not in report.notices and self._gate.permits(requester, text_of(row, "0020000D"), alone):
             report.notices.append(notice)
@@ -250,7 +272,7 @@ class Searcher:
                 report.note(outcome.site.emetteur, SourceStatus.CAPPED)
             site = outcome.site
             whose = Whose(hit for hit in location.hits if hit.holder.emetteur == site.emetteur)
-            for row in outcome.result.rows:
+            for row in self._named(requester, outcome.result.rows, query.level, site, directory, report):
                 if text_of(row, "0020000D") != query.study_uid:
                     continue
                 if query.series_uid is not None and text_of(row, "0020000E") != query.series_uid:
@@ -263,7 +285,7 @@ class Searcher:
                     study.record if study is not None else whose.record(row, site, directory, self._naming, query.level)
                 )
                 if record is None:
-                    self._leave_out(requester, row, site, directory, report)
+                    self._leave_out(requester, row, site, directory, report, _NOBODYS)
                 elif matches_row(row, query.filters, record, self._naming, directory, fuzzy=query.fuzzy):
                     hits.append(Hit(record=record, row=row, study_uid=query.study_uid))
         merged = merge(query.level, hits, directory, {query.study_uid: list(identity.records)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from region import STUDY, Row, get, row, rows_of, sources, strict, uids, value, 
 from support import peer
 from support.peer import Connection, Request
 from support.serving import Serving, serving, settings_for
+
+from consent import Decision, Exam, Requester
 
 A, B = "csrom41200", "cschb41000"
 LONG = "L" * 60
@@ -247,3 +250,59 @@ def orthanc_server(orthancs, serve_module) -> Serving:
     )[A]
     running: Serving = serve_module({A: member.dicomweb_url})
     return running
+
+
+NO_UIDS = ["abc", "../../1.2.3", "1.2.3/series", "1" * 65, "", None, 12, "1.2 .3", "1.2.3\n4"]
+LEFT_OUT = f"Rows of {A} were left out: they have no UID, or one that is none"
+
+
+class Opposing:
+    """To all exams of one IPP."""
+
+    def decide(self, requester: Requester, exam: Exam, at: datetime) -> Decision:
+        return Decision(permitted=("666", A) not in exam.ids)
+
+
+def without_uid(uid: object, ipp: str, tag: str = STUDY, **more: object) -> Row:
+    made = row("1.2.3", ipp, "NOBODY^NAMED")
+    made.update({t.removeprefix("t"): content for t, content in more.items()})
+    made[tag] = {"vr": "UI"} if uid is None else {"vr": "UI", "Value": [uid]}
+    return made
+
+
+@pytest.mark.parametrize("uid", NO_UIDS)
+def test_rows_that_nobody_could_ask_for_are_left_out_and_that_is_said(uid: object, peers, serve) -> None:
+    good = [row("1.2.1", "1"), row("1.2.02", "2")]  # leading zeros occur, and can be asked for
+    members = peers(**{A: peer.rows([*good, without_uid(uid, "3")]), B: strict([row("1.2.5", "5")])})
+    server = serve({s: m.dicomweb_url for s, m in members.items()}, policy=Opposing())
+    answer = get(f"{server.dicomweb()}/studies")
+    assert sorted(uids(answer)) == ["1.2.02", "1.2.1", "1.2.5"]
+    assert warnings_of(answer) == [LEFT_OUT]
+    assert "NOBODY" not in answer.text
+    assert {s: status for s, (status, _) in sources(answer).items()} == {A: "ok", B: "ok"}
+    # Of what may not be seen nothing is said.
+    hidden = peers(**{A: peer.rows([*good, without_uid(uid, "666")])})
+    answer = get(f"{serve({A: hidden[A].dicomweb_url}, policy=Opposing()).dicomweb()}/studies")
+    assert sorted(uids(answer)) == ["1.2.02", "1.2.1"]
+    assert warnings_of(answer) == []
+    # A member none of whose rows has a UID doesn't know what it is asked.
+    lost = peers(**{A: peer.rows([without_uid(uid, "3")]), B: strict([row("1.2.5", "5")])})
+    answer = get(f"{serve({s: m.dicomweb_url for s, m in lost.items()}).dicomweb()}/studies")
+    assert (uids(answer), sources(answer)[A][0]) == (["1.2.5"], "error")
+
+
+def test_series_and_instances_without_uids_are_left_out(peers, serve) -> None:
+    def below(uid: object, **more: object) -> Row:
+        return without_uid(uid, "1", "0020000E", **more)
+
+    members = peers(**{A: peer.rows([below("1.2.3.1"), below("x"), below(None)])})
+    answer = get(f"{serve({A: members[A].dicomweb_url}).dicomweb()}/studies/1.2.3/series")
+    assert [value(r, "0020000E") for r in rows_of(answer)] == ["1.2.3.1"]
+    assert warnings_of(answer) == [LEFT_OUT]
+    sop = {"t00080018": {"vr": "UI", "Value": ["1.2.3.1.1"]}}
+    members = peers(
+        **{A: peer.rows([below("1.2.3.1", **sop), below("1.2.3.1", t00080018={"vr": "UI", "Value": ["y"]})])}
+    )
+    answer = get(f"{serve({A: members[A].dicomweb_url}).dicomweb()}/studies/1.2.3/series/1.2.3.1/instances")
+    assert [value(r, "00080018") for r in rows_of(answer)] == ["1.2.3.1.1"]
+    assert warnings_of(answer) == [LEFT_OUT]
