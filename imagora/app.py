@@ -52,6 +52,7 @@ from federation.store import StoreLimits, Storer
 from federation.unspoken import UnspokenMember
 from imagora.authentication import Authenticated, Credentials, Local, requester_of
 from imagora.checking import Checker
+from imagora.checkup import Looking
 from imagora.demo_issuer import demo_issuer, demo_rules
 from imagora.emergency import emergency_route, shown_ids
 from imagora.findings_writer import FindingsWriter
@@ -149,8 +150,6 @@ async def running(
         )
         stack.push_async_callback(members.aclose)
         await stack.enter_async_context(HealthRecorder(members.health, store))
-        every_s = settings.search.check_every_h * 3600
-        await stack.enter_async_context(Checker(database, members, every_s=every_s))
         locator = Locator(members, naming, copies)
         registry.on_change(_on_new_sites(registry.directory, locator.forget))
         findings = Findings()
@@ -160,6 +159,9 @@ async def running(
         access = Access(policy or rules, trace, registry, findings, emergencies=rules.emergencies)
         gate = Gate(access, naming)
         registry.on_change(lambda _: gate.review())
+        looking = Looking(gate, naming, lambda: registry.directory)
+        every_s = settings.search.check_every_h * 3600
+        await stack.enter_async_context(Checker(database, members, looking.at, every_s=every_s))
         # Nothing of an exam that is opposed stays in memory.
         registry.on_change(lambda _: locator.metadata.clear())
         searcher = Searcher(

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import random
 import ssl
+from collections.abc import Callable
 from typing import Self
 
 from federation.health import BreakerState
 from federation.members import Members
-from imagora.checkup import connect, examine
+from imagora.checkup import MayRead, connect, examine
 from registry import Site
 from registry.database import Database, DatabaseError
 from registry.profiles import ProfileStore
@@ -38,6 +39,7 @@ class Checker:
         self,
         database: Database,
         members: Members,
+        may_read: Callable[[Site], MayRead],
         *,
         every_s: float,
         start_s: float = START_S,
@@ -47,6 +49,7 @@ class Checker:
         self._database = database
         self._profiles = ProfileStore(database)
         self._members = members
+        self._may_read = may_read
         self._every_s = every_s
         self._start_s = start_s
         self._pause_s = pause_s
@@ -109,7 +112,7 @@ class Checker:
         await self._profiles.tried(site.emetteur, site.dicomweb)
         member, deadline_s = connect(site, self._members.deadline_s, tls)
         try:
-            checkup = await examine(member, deadline_s)
+            checkup = await examine(member, deadline_s, self._may_read(site))
         finally:
             await member.aclose()
         if not checkup.answered:

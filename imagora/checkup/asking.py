@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from dicomweb.probe import Page, ProbedMember, TooManyQuestions, reason
 from federation.errors import MemberError, MemberRefused, MemberTimeout, MemberUnreachable
+from federation.locate import IDENTITY_TAGS
 from federation.model import Deadline
 from imagora.credentials import variable_stem
 from registry import Quirks, Site
@@ -19,7 +20,8 @@ from registry.profiles import Feature, Profile, quirks_of
 STUDY_UID, SERIES_UID, INSTANCE_UID = "0020000D", "0020000E", "00080018"
 NAME, PATIENT_ID, DATE, TIME = "00100010", "00100020", "00080020", "00080030"
 MODALITIES, INSTANCES = "00080061", "00201208"
-ASKED = (NAME, PATIENT_ID, DATE, TIME, MODALITIES, INSTANCES)
+#: What tells whose an exam is, too: an instance is read only of one that may be shown.
+ASKED = (DATE, TIME, MODALITIES, INSTANCES, *sorted(IDENTITY_TAGS))
 #: Rows asked for at once; one more is read, to see whether there are too many.
 ROWS = 3
 #: After so many answers that did not come in time the member is left alone.

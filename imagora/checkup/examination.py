@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from dicomweb.client import JSON_TYPES
@@ -36,22 +36,28 @@ from imagora.checkup.asking import (
 )
 from imagora.checkup.habits import Habits
 from imagora.checkup.images import Images
+from imagora.checkup.looking import MayRead
 from imagora.checkup.names import Names
+from registry import Site
 from registry.profiles import Feature
 
 
-async def examine(member: ProbedMember, deadline_s: float) -> Checkup:
-    """Examine one member; each of some forty questions has `deadline_s`. Nothing is raised but cancellation."""
+async def examine(member: ProbedMember, deadline_s: float, may_read: MayRead) -> Checkup:
+    """Examine one member; each of some forty questions has `deadline_s`. Nothing is raised but cancellation.
+
+    Nothing is read of a study but what searches tell, unless `may_read` lets it.
+    """
     checkup = Checkup(member.site)
     with contextlib.suppress(LeftAlone):
-        await _Examination(member, deadline_s, checkup).run()
+        await _Examination(member, deadline_s, checkup, may_read).run()
     checkup.ended_at = datetime.now(UTC)
     return checkup
 
 
 class _Examination(Asking):
-    def __init__(self, member: ProbedMember, deadline_s: float, checkup: Checkup) -> None:
+    def __init__(self, member: ProbedMember, deadline_s: float, checkup: Checkup, may_read: MayRead) -> None:
         super().__init__(member, deadline_s, checkup)
+        self._may_read = may_read
         self._filters: dict[str, str] = {}
         self._exact = False  # whether a UID finds its study and no other
 
@@ -73,7 +79,7 @@ class _Examination(Asking):
             return
         await Names(self, rows).examine()
         await Habits(self, rows, exact=self._exact).examine()
-        await Images(self, rows).examine()
+        await Images(self, rows, self._may_read).examine()
         know(Feature.UTF_8, self.member.utf_8)
         if self.member.utf_8 is False:
             text = "does not write its answers in UTF-8: letters with accents may be read wrongly"
@@ -215,14 +221,16 @@ class _Examination(Asking):
         return found
 
 
-async def examine_all(members: Sequence[tuple[ProbedMember, float]], at_once: int = 4) -> list[Checkup]:
+async def examine_all(
+    members: Sequence[tuple[ProbedMember, float]], may_read: Callable[[Site], MayRead], at_once: int = 4
+) -> list[Checkup]:
     """Examine several members (each with its deadline in seconds), and close them."""
     gate = asyncio.Semaphore(at_once)
 
     async def one(member: ProbedMember, deadline_s: float) -> Checkup:
         try:
             async with gate:
-                return await examine(member, deadline_s)
+                return await examine(member, deadline_s, may_read(member.site))
         finally:
             await member.aclose()
 

@@ -27,6 +27,7 @@ from imagora.checkup.asking import (
     Result,
 )
 from imagora.checkup.forms import Body, Forms
+from imagora.checkup.looking import MayRead
 from registry.profiles import Feature
 
 SOP_INSTANCE_UID = 0x0008_0018
@@ -41,13 +42,21 @@ _SEEN = 5
 
 
 class Images:
-    def __init__(self, asking: Asking, rows: Sequence[Attributes]) -> None:
+    def __init__(self, asking: Asking, rows: Sequence[Attributes], may_read: MayRead) -> None:
         self._asking = asking
-        self._study = min(rows, key=_effort)
+        self._studies = sorted(rows, key=_effort)
+        self._may_read = may_read
         self.attributes: Attributes = {}  # metadata of the instance that was tried
 
     async def examine(self) -> None:
-        study_uid = text_of(self._study, STUDY_UID)
+        for study in self._studies:
+            if await self._may_read(study):
+                break
+        else:
+            text = "not tried: none of the exams that it listed may be shown, or its trace can't be written"
+            self._asking.checkup.note("retrieve", Result.UNKNOWN, text)
+            return
+        study_uid = text_of(study, STUDY_UID)
         series = await self._rows(
             "series", f"/studies/{study_uid}/series", SERIES_UID, "lists the series of an exam", ()
         )

@@ -9,9 +9,10 @@ from dataclasses import asdict
 import click
 import orjson
 
-from imagora.checkup import Checkup, Result, connect, examine_all
+from imagora.checkup import Checkup, Result, connect, examine_all, open_looking
 from imagora.commands.common import Failure, config_option, open_registry, run, settings_of
 from imagora.commands.tables import count, printable, table
+from imagora.commands.traced import operator
 from imagora.scorecard import LANGUAGES, Language, html, lacks, speed
 from imagora.settings import Settings
 from registry.model import Directory, Site, SiteStatus
@@ -48,7 +49,8 @@ def check(
     its order; names in capitals and small letters, without accents, with wildcards; percent-encoding; lists of UIDs;
     includefield; what it answers where nothing is found; HEAD and OPTIONS; and, with one small instance, metadata, the
     DICOM file and its transfer syntax, a frame, bulk data, a rendered image, a thumbnail. How fast it is. Nothing is
-    stored. Never more than a handful of rows and one instance are read. Nothing of a patient's is shown or kept.
+    stored. Never more than a handful of rows and one instance are read: of an exam that is neither refused nor
+    withheld, and that is traced. Nothing of a patient's is shown or kept.
 
     What was learnt is kept with the site, as its profile: searches and retrieves try first what should work.
     --format html makes a scorecard of it. A server checks again by itself every search.check_every_h hours.
@@ -97,7 +99,9 @@ async def _check(settings: Settings, emetteurs: Sequence[str]) -> tuple[list[Che
         if not sites:
             raise Failure("no site has a DICOMweb address to check")
         tls = ssl.create_default_context()
-        checkups = await examine_all([connect(site, settings.search.deadline_s, tls) for site in sites])
+        connected = [connect(site, settings.search.deadline_s, tls) for site in sites]
+        async with open_looking(settings, store.database, store, operator()) as looking:
+            checkups = await examine_all(connected, looking.at)
         for checkup in checkups:
             await _keep(store, checkup)
         return checkups, unconnected

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 from imagora_demo import exams
+from support.checking import anything
 from support.peer import Connection, Peer, Request
 from support.picky import Picky, Row, instance
 
@@ -63,7 +64,7 @@ def examined(behave: Callable[[Request, Connection], Any]) -> tuple[Checkup, Pee
         site = Site(emetteur="one", number=1, name="One", dicomweb=peer.dicomweb_url)
         member = ProbedMember(site, options=ClientOptions(idle_s=2.0, connections=1))
         try:
-            return await examine(member, 2.0)
+            return await examine(member, 2.0, anything)
         finally:
             await member.aclose()
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import requests
 from support import peer
+from support.checking import anything
 from support.peer import Peer
 from support.picky import Picky, instance
 
@@ -43,7 +44,9 @@ class Region:
     async def run(self, *, every_s: float = 3600.0, again_s: float = 3600.0) -> Members:
         members = Members(lambda: self.directory, DicomWebMember, deadline_s=2.0, breaker_failures=1)
         self._stack.push_async_callback(members.aclose)
-        checker = Checker(self.database, members, every_s=every_s, start_s=0.0, pause_s=0.05, again_s=again_s)
+        checker = Checker(
+            self.database, members, lambda _: anything, every_s=every_s, start_s=0.0, pause_s=0.05, again_s=again_s
+        )
         await self._stack.enter_async_context(checker)
         return members
 
@@ -144,7 +147,7 @@ async def test_who_is_not_asked_is_not_checked(region: Region) -> None:
         ill = region.directory.site("ill")
         assert ill is not None
         members.breaker(ill).failed("MemberTimeout")
-        async with Checker(region.database, members, every_s=3600.0, start_s=0.0, pause_s=0.05):
+        async with Checker(region.database, members, lambda _: anything, every_s=3600.0, start_s=0.0, pause_s=0.05):
             await region.until(lambda: _is(region, {"well"}))
             await asyncio.sleep(0.2)
         await members.aclose()
