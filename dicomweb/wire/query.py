@@ -28,8 +28,11 @@ _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,12}\s*")
 _DECIMAL = re.compile(r"\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 #: Parameters that are not attributes; `accept` and `own_site` are read by the façade.
 RESERVED = frozenset(
-    {"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "accept", "charset", "own_site"}
+    {"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching"}
+    | {"accept", "charset", "own_site"}
 )
+#: No criterion, but how those of dates and times are meant (PS3.4 §C.2.2.2.5).
+_TIMEZONE = "00080201"
 VALUE_MAX = 4096
 #: What a query may hold as it is (RFC 3986 §3.4) and no server takes for more than itself.
 _PLAIN = "*,@?:/'()!$"
@@ -102,12 +105,18 @@ def parse(
             case "charset":  # PS3.18 §8.3.3.2
                 if not {"utf-8", "*"} & {c.partition(";")[0].strip().lower() for c in value.split(",")}:
                     notices.append("The answer is in UTF-8: no other character set is given")
-            case "accept" | "emptyvaluematching":
+            case "emptyvaluematching" | "multiplevaluematching":  # PS3.18 §8.3.4
+                if _flag(name, value):
+                    notices.append(f"{reserved} is not offered here and was ignored")
+            case "accept":
                 pass
             case _:
                 path = tag_path(name)
                 if path is None:
                     notices.append(f"Unknown parameter ignored: {shown(name)}")
+                    continue
+                if path == _TIMEZONE:
+                    notices.append("TimezoneOffsetFromUTC was ignored: times are matched as sources store them")
                     continue
                 if path in filters:
                     raise BadRequest(f"{name} is given twice; give it once, UID lists separated by commas.")

@@ -177,7 +177,7 @@ def test_an_unknown_field_is_ignored_with_a_notice() -> None:
 
 
 def test_pages_flags_and_the_own_site() -> None:
-    parsed = study("limit=25&offset=50&fuzzymatching=false&emptyvaluematching=true&accept=a/b&own_site=include")
+    parsed = study("limit=25&offset=50&fuzzymatching=false&emptyvaluematching=false&accept=a/b&own_site=include")
     assert (parsed.query.limit, parsed.query.offset, parsed.query.fuzzy, parsed.own_site) == (25, 50, False, True)
     assert parsed.notices == ()
     assert study("own_site=exclude").own_site is False
@@ -264,3 +264,24 @@ def test_charset_is_known_and_only_utf_8_is_given() -> None:
         parsed = parse(f"charset={value}", Level.STUDY, Scope())
         assert len(parsed.notices) == notices
         assert all("UTF-8" in notice for notice in parsed.notices)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ("emptyvaluematching=true", "emptyvaluematching is not offered here and was ignored"),
+        ("multiplevaluematching=true", "multiplevaluematching is not offered here and was ignored"),
+        ("TimezoneOffsetFromUTC=%2B0100", "TimezoneOffsetFromUTC was ignored: times are matched as sources store them"),
+        ("00080201=%2B0100", "TimezoneOffsetFromUTC was ignored: times are matched as sources store them"),
+    ],
+)
+def test_what_the_standard_knows_and_is_not_offered_is_said_to_be_ignored(asked: str, says: str) -> None:
+    parsed = study(f"StudyDate=20240101&{asked}")
+    assert parsed.notices == (says,)
+    assert parsed.query.filters == {"00080020": "20240101"}
+
+
+def test_what_is_not_wished_is_not_spoken_of() -> None:
+    assert study("emptyvaluematching=false&multiplevaluematching=false").notices == ()
+    with pytest.raises(BadRequest, match="emptyvaluematching takes true or false"):
+        study("emptyvaluematching=maybe")
