@@ -42,7 +42,7 @@ from federation.part10 import HeadRewriter
 from federation.pixels.options import SMALL, THUMBNAIL_SIDE, MediaType, RenderOptions, parse_options
 from federation.pixels.pool import PixelPool, Result
 from federation.pixels.spool import Spool
-from federation.relay import misplaced
+from federation.relay import is_dicom, misplaced
 from federation.tagging import Links
 from registry import Site
 
@@ -184,6 +184,8 @@ class Maker:
         raise fault
 
     async def _take(self, site: Site, target: Target, delivery: Delivery, tagger_of: TaggerOf, spool: Spool) -> None:
+        if not is_dicom(delivery):
+            raise MemberGarbage(f"{site.emetteur}: another type where DICOM was asked for")
         rewriter = HeadRewriter(tagger_of(site))
         untaggable = False
         parts = 0

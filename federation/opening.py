@@ -35,7 +35,7 @@ from federation.pixels.errors import NoPixels, PixelError, PoolBusy, TooLarge, U
 from federation.plan import Fetch
 from federation.prepare import Located
 from federation.ranges import Extent, take
-from federation.relay import BodyRelay, DicomRelay
+from federation.relay import BodyRelay, DicomRelay, is_dicom
 from federation.report import Report
 from federation.tagging import Links
 from registry import Site
@@ -296,10 +296,8 @@ class Opener:
             expected = fetch.expected
             if expected is None and target.instance_uid is not None:
                 expected = frozenset({target.instance_uid})
-            if not delivery.multipart and delivery.media_type != "application/dicom":
+            if not is_dicom(delivery):
                 raise MemberGarbage(f"{site.emetteur}: another type where DICOM was asked for")
-            if delivery.multipart and delivery.media_type not in ("application/dicom", ""):
-                raise MemberGarbage(f"{site.emetteur}: parts of another type where DICOM was asked for")
             explicit = self._maker.explicit if self._maker is not None else None
             named = frozenset(syntax for _, syntax in job.accept.choices)
             return DicomRelay(

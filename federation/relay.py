@@ -227,6 +227,11 @@ class DicomRelay:
         )
 
 
+def is_dicom(delivery: Delivery) -> bool:
+    """Does it say so? Of several parts some servers name no type."""
+    return delivery.media_type == "application/dicom" or (delivery.multipart and not delivery.media_type)
+
+
 def misplaced(head: Head, target: Target) -> bool:
     """Is it of another study or series than `target`? Of one that does not say so in time nobody can tell."""
     return head.study_uid not in ("", target.study_uid) or (
