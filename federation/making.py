@@ -85,6 +85,8 @@ class Maker:
 
         Raises `MemberError`, `PixelError` (what is wrong with this instance), `BadRequest`.
         """
+        if target.form in PICTURES:
+            _wanted(accept)  # before anything is fetched
         target = await self._one_instance(site, target)
         spool = stack.enter_context(Spool())
         await self._fetch(site, target, tagger_of, spool)

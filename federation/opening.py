@@ -46,6 +46,9 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 #: A holder that fails so at an instance may give its own picture. One that is ill, or sends what is wrong, is spared.
 _GIVES_NONE = (MemberCannot, MemberFault, MemberNotFound, MemberRefused)
 
+#: What can't be shown here is not damaged.
+_NOT_HERE = (NoPixels, TooLarge, UnsupportedSyntax)
+
 
 class HolderBroke(BrokenTransfer):
     """A member broke off what it was sending. Another may have the rest."""
@@ -127,7 +130,7 @@ class Opener:
         wrong: PixelError | None = None
         try:
             opened = await self._made(stack, fetch, job, failures, maker)
-        except (NoPixels, TooLarge, UnsupportedSyntax) as error:
+        except _NOT_HERE as error:
             opened, wrong = None, error
         if opened is not None:
             return opened
@@ -201,7 +204,8 @@ class Opener:
                 except PoolBusy:
                     raise
                 except PixelError as error:
-                    wrong = error
+                    if wrong is None or isinstance(wrong, _NOT_HERE):  # damage is told rather than that
+                        wrong = error
                 except BadPart10 as error:
                     self.failed(site, MemberGarbage(str(error)), job.located, failures)
                 except StoredOtherwise as error:

@@ -154,6 +154,7 @@ def test_a_member_that_gives_pictures_only_is_used(refusal: int, root: str, hold
 def test_a_film_is_the_members(root: str, holder: Holder) -> None:
     holder.other = giving(200, OWN, "video/mp4")
     answer = get(url(root, "windowed"), "video/mp4")
+    assert [r.path.rpartition("/")[2] for r in holder.retrieves()] == ["rendered"]  # no instance for nothing
     assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
     assert own(answer)
 
