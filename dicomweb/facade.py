@@ -35,7 +35,7 @@ from dicomweb.wire.media import MediaRange, parse_accept
 from dicomweb.wire.xml import native_model
 from federation.errors import BadRequest, NotFound, RequestError
 from federation.identity import Identity
-from federation.model import Accept, Form, Level, Scope, ScopeKind, Target
+from federation.model import UID_PATTERN, Accept, Form, Level, Scope, ScopeKind, Target
 from federation.retrieve import Retriever
 from federation.search import Searcher
 from federation.store import Storer
@@ -324,7 +324,7 @@ class _Endpoint:
 
 def _uid(path: dict[str, str], name: str) -> str | None:
     value = path.get(name)
-    if value is not None and not wire_query.UID_PATTERN.fullmatch(value):
+    if value is not None and not UID_PATTERN.fullmatch(value):
         raise BadRequest(f"The {name} in the path is not a UID.")
     return value
 

@@ -16,7 +16,7 @@ from dicomweb.wire import query as wire_query
 from federation.dictionary import vr_of
 from federation.errors import MemberCannot, MemberError, MemberGarbage, MemberNotFound
 from federation.identity import text_of
-from federation.model import Attributes, Deadline, Level, MemberRows, Query, Scope
+from federation.model import UID_PATTERN, Attributes, Deadline, Level, MemberRows, Query, Scope
 from registry import Quirks
 
 #: path with its query, deadline → (data sets, whether the member says that it has more)
@@ -149,7 +149,7 @@ class Searching:
     async def _pages(self, query: Query, filters: Mapping[str, str], limit: int, deadline: Deadline) -> MemberRows:
         """A search that names one study goes below it where the member has no search across studies."""
         uid = filters.get(STUDY_UID, "")
-        below = query.study_uid is None and query.level is not Level.STUDY and wire_query.UID_PATTERN.fullmatch(uid)
+        below = query.study_uid is None and query.level is not Level.STUDY and UID_PATTERN.fullmatch(uid)
         if not below:
             return await self._walk(query, filters, limit, deadline)
         quirks = self._quirks()

@@ -10,7 +10,7 @@ from dicomweb import negotiate
 from dicomweb.wire import query as wire_query
 from dicomweb.wire.media import EXPLICIT, FORBIDDEN_SYNTAXES, MediaRange, Offer, parse_accept
 from federation.errors import BadRequest, NotAcceptable
-from federation.model import Accept, Form, Target
+from federation.model import UID_PATTERN, Accept, Form, Target
 
 #: The default first: PS3.18 §9.3.
 OFFERS = (*negotiate.RENDERED, Offer(media_type=negotiate.DICOM))
@@ -57,7 +57,7 @@ def parse(query_string: str, header: Sequence[MediaRange]) -> UriRequest:
     if given["requestType"] != "WADO":
         raise BadRequest("requestType takes WADO.")
     for name in _UIDS:
-        if not wire_query.UID_PATTERN.fullmatch(given[name]):
+        if not UID_PATTERN.fullmatch(given[name]):
             raise BadRequest(f"{name}: not a UID: {given[name][:70]!r}.")
     if "anonymize" in given:
         # PS3.18 §9.4.2.3 lets a server refuse. Half a de-identification would be worse than none.
@@ -101,7 +101,7 @@ def _dicom(given: dict[str, str]) -> Accept:
         if name in given:  # §9.5.1.2.6
             raise BadRequest(f"{name} is not for application/dicom.")
     syntax = given.get("transferSyntax", EXPLICIT)
-    if syntax != "*" and not wire_query.UID_PATTERN.fullmatch(syntax):  # `*` is not in §9, but viewers send it
+    if syntax != "*" and not UID_PATTERN.fullmatch(syntax):  # `*` is not in §9, but viewers send it
         raise BadRequest(f"transferSyntax: not a UID: {syntax[:70]!r}.")
     if syntax in FORBIDDEN_SYNTAXES:
         raise NotAcceptable(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,10 +15,9 @@ from federation.locate import IDENTITY_TAGS
 from federation.matching import OURS, PATIENT_NAME, filters_for
 from federation.members import Members
 from federation.merge import UID_OF
-from federation.model import Attributes, Deadline, Level, Member, MemberRows, Outcome, Query
+from federation.model import UID_PATTERN, Attributes, Deadline, Level, Member, MemberRows, Outcome, Query
 from registry import Directory, Site
 
-_UID = re.compile(r"[0-9.]{1,64}")
 #: What rows below the study return of their parents (PS3.18 §10.6.3.3): members leave it out where a UID names them.
 _OF_STUDY = frozenset(
     {"00080020", "00080030", "00080050", "00080090", "00100010", "00100020", "00100030", "00100040", "0020000D"}
@@ -137,10 +135,12 @@ class Asker:
 
 
 def is_named(row: Attributes, level: Level) -> bool:
-    """Can it be asked for: has it UIDs (PS3.5 §9.1) of its study and of itself? Leading zeros are let pass."""
-    for tag in ("0020000D", UID_OF[level]):
+    """Can it be asked for: has it UIDs (PS3.5 §9.1) of its study and of itself, and of its series, if it names that?
+    Leading zeros are let pass."""
+    for tag in ("0020000D", "0020000E", "00080018"):
         value = (row.get(tag, {}).get("Value") or [None])[0]
-        if not isinstance(value, str) or not _UID.fullmatch(value):
+        wanted = tag in ("0020000D", UID_OF[level]) or (value is not None and level is not Level.STUDY)
+        if wanted and not (isinstance(value, str) and UID_PATTERN.fullmatch(value)):
             return False
     return True
 

@@ -187,6 +187,7 @@ def resolve(
     files a copy under its own IPP must not make that IPP look like one of the origin's.
     """
     ipp, at, suffix = raw_patient_id.rpartition("@")
+    ipp = ipp.strip(" \0")  # spaces at the end of an id say nothing (PS3.5 table 6.2-1), also in front of ours
     if at:
         named = directory.site(suffix)
         if named is not None and ipp:

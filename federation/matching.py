@@ -147,6 +147,7 @@ def matches_tagged(row: Attributes, filters: Mapping[str, str], identity: Identi
 def split_qualified(value: str, directory: Directory) -> tuple[str, Site] | None:
     """`4547@csrom41200` → (`4547`, Romorantin); None if nothing registered stands behind the last `@`."""
     ipp, at, suffix = value.rpartition("@")
+    ipp = ipp.strip()
     site = directory.site(suffix) if at and ipp else None
     return (ipp, site) if site is not None else None
 

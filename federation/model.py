@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ class Level(StrEnum):
     STUDY = "study"
     SERIES = "series"
     INSTANCE = "instance"
+
+
+#: PS3.5 §9.1, leading zeros let through: they exist. Never `.` or `..`, which mean something in a path.
+UID_PATTERN = re.compile(r"(?=.{1,64}\Z)[0-9]+(?:\.[0-9]+)*")
 
 
 class ScopeKind(StrEnum):

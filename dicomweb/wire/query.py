@@ -12,10 +12,8 @@ from pydicom.datadict import tag_for_keyword
 
 from federation.dictionary import vr_of
 from federation.errors import BadRequest
-from federation.model import Level, Query, Scope
+from federation.model import UID_PATTERN, Level, Query, Scope
 
-#: PS3.5 §9.1, leading zeros let through: they exist. Never `.` or `..`, which mean something in a path.
-UID_PATTERN = re.compile(r"(?=.{1,64}\Z)[0-9]+(?:\.[0-9]+)*")
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _MONTH, _DAY, _HOUR, _SIXTY = "(?:0[1-9]|1[0-2])", "(?:0[1-9]|[12][0-9]|3[01])", "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
 _SECOND = r"(?:[0-5][0-9]|60)(?:\.[0-9]{1,6})?"

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 
 from dicomweb.client import JSON_TYPES
 from dicomweb.probe import Page, ProbedMember
-from dicomweb.wire.query import UID_PATTERN
 from federation.errors import (
     MemberCannot,
     MemberError,
@@ -20,7 +19,7 @@ from federation.errors import (
     MemberUnreachable,
 )
 from federation.identity import text_of
-from federation.model import Attributes
+from federation.model import UID_PATTERN, Attributes
 from imagora.checkup.asking import (
     ASKED,
     DATE,

@@ -10,11 +10,10 @@ from dataclasses import replace
 from pydicom.uid import UID
 
 from dicomweb.wire.media import EXPLICIT
-from dicomweb.wire.query import UID_PATTERN
 from federation.elements import BadPart10, Changes, Head, UntaggableSyntax
 from federation.errors import MemberError, MemberGarbage, MemberNotFound, MemberTimeout
 from federation.identity import text_of
-from federation.model import Accept, Attributes, Deadline, Form, PartBegin, PartEnd, Target
+from federation.model import UID_PATTERN, Accept, Attributes, Deadline, Form, PartBegin, PartEnd, Target
 from federation.part10 import HeadRewriter
 from imagora.checkup.asking import (
     INSTANCE_UID,

@@ -9,7 +9,7 @@ from datetime import date
 
 import click
 
-from dicomweb.wire.query import UID_PATTERN
+from federation.model import UID_PATTERN
 
 _FORMS = (
     re.compile(r"(?P<year>\d{4})(-(?P<month>\d{1,2})(-(?P<day>\d{1,2}))?)?"),

@@ -48,6 +48,10 @@ MARIE = {"name": "DUPONT^MARIE", "birth_date": "19600512", "sex": "F"}
         ("@csrom41200", BLOIS, {}, ("@csrom41200", BLOIS, BLOIS)),
         ("4547@", BLOIS, {}, ("4547@", BLOIS, BLOIS)),
         ("", BLOIS, {}, ("", BLOIS, BLOIS)),
+        # Padding says nothing, wherever it stands.
+        ("4547 @csrom41200", BLOIS, {}, ("4547", ROMORANTIN, ROMORANTIN)),
+        (" 4547\0@csrom41200", BLOIS, {"coded_origin": TOURS}, ("4547", ROMORANTIN, TOURS)),
+        (" @csrom41200", BLOIS, {}, (" @csrom41200", BLOIS, BLOIS)),
         # The coded origin comes first; the id is its own.
         ("4547@csrom41200", BLOIS, {"coded_origin": TOURS}, ("4547", ROMORANTIN, TOURS)),
         ("4547", ROMORANTIN, {"coded_origin": ROMORANTIN}, ("4547", ROMORANTIN, ROMORANTIN)),

@@ -252,7 +252,21 @@ def orthanc_server(orthancs, serve_module) -> Serving:
     return running
 
 
-NO_UIDS = ["abc", "../../1.2.3", "1.2.3/series", "1" * 65, "", None, 12, "1.2 .3", "1.2.3\n4"]
+NO_UIDS = [
+    "abc",
+    "../../1.2.3",
+    "1.2.3/series",
+    "1" * 65,
+    "",
+    None,
+    12,
+    "1.2 .3",
+    "1.2.3\n4",
+    ".",
+    "..",
+    "1..2",
+    "1.2.",
+]
 LEFT_OUT = f"Rows of {A} were left out: they have no UID, or one that is none"
 
 
