@@ -42,7 +42,6 @@ from registry import Site
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 
-
 #: A holder that fails so at an instance may give its own picture. One that is ill, or sends what is wrong, is spared.
 _GIVES_NONE = (MemberCannot, MemberFault, MemberNotFound, MemberRefused)
 
@@ -115,7 +114,7 @@ class Opener:
         opened = await self._ask(stack, fetch.candidates, fetch, job, failures)
         if opened is not None or maker is None:
             return opened
-        return await self._made(stack, fetch, job, failures, maker)
+        return await self._made(stack, fetch, job, failures, maker, [])
 
     async def _picture(
         self,
@@ -127,16 +126,16 @@ class Opener:
     ) -> Opened | None:
         """Made here: archives differ in the window that they take, and some show what there is of a damaged image. What
         can't be made here, but for damage, is the holder's own, and the answer says so."""
+        unable: list[Site] = []
         wrong: PixelError | None = None
         try:
-            opened = await self._made(stack, fetch, job, failures, maker)
+            made = await self._made(stack, fetch, job, failures, maker, unable)
         except _NOT_HERE as error:
-            opened, wrong = None, error
-        if opened is not None:
-            return opened
-        if wrong is not None or all(isinstance(f, _GIVES_NONE) for f in failures):
-            sites = sorted(fetch.candidates, key=lambda s: lacks(s, fetch.target.form))
-            opened = await self._ask(stack, sites, fetch, job, failures)
+            wrong = error
+        else:
+            if made is not None:
+                return made
+        opened = await self._ask(stack, sorted(unable, key=lambda s: lacks(s, fetch.target.form)), fetch, job, failures)
         if opened is not None:
             report = job.located.report
             report.forgive(opened.site.emetteur)
@@ -187,8 +186,10 @@ class Opener:
         job: Job,
         failures: list[MemberError],
         maker: Maker,
+        unable: list[Site],
     ) -> Opened | None:
-        """Made from an instance of one holder. Raises what is wrong with that instance."""
+        """Made from an instance of one holder. Raises what is wrong with that instance. `unable`: holders of whose
+        nothing can be made here though nothing is wrong with it, as far as is known."""
         wrong: PixelError | None = None
         for site in fetch.candidates:
             async with contextlib.AsyncExitStack() as own:
@@ -204,6 +205,8 @@ class Opener:
                 except PoolBusy:
                     raise
                 except PixelError as error:
+                    if isinstance(error, _NOT_HERE):
+                        unable.append(site)
                     if wrong is None or isinstance(wrong, _NOT_HERE):  # damage is told rather than that
                         wrong = error
                 except BadPart10 as error:
@@ -213,6 +216,8 @@ class Opener:
                     failures[:] = [error, *(f for f in failures if not isinstance(f, MemberFault | MemberGarbage))]
                     job.located.report.forgive(site.emetteur)
                 except MemberError as error:
+                    if isinstance(error, _GIVES_NONE):
+                        unable.append(site)
                     self.failed(site, error, job.located, failures)
                 else:
                     await own.enter_async_context(contextlib.aclosing(events))

@@ -151,6 +151,23 @@ def test_a_member_that_gives_pictures_only_is_used(refusal: int, root: str, hold
     assert answer.headers["Imagora-Sources"].startswith(f"{SITE};ok")
 
 
+@pytest.mark.parametrize("gives", ["no instance", "what can't be decoded"])
+def test_no_picture_is_taken_from_who_sent_what_is_wrong(gives: str, holder: Holder, serve) -> None:
+    """Nothing can be made of what another holder has, and it makes none itself."""
+    dataset = read(HELD["unknown"])
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        dataset[keyword].value = read(HELD["twofold"])[keyword].value
+    with Holder([written(dataset)], other=giving(406, b"", "text/plain")) as other:
+        if gives == "no instance":
+            other.deliver = giving(406, b"", "text/plain")
+        members = serve({SITE: holder.url, "cschb41000": other.url}, search={"deadline_s": 20})
+        answer = get(url(str(members.dicomweb()), "twofold"))
+    assert answer.status_code == (502 if gives == "no instance" else 406)
+    assert answer.content != OWN
+    assert not asked_for_pictures(holder)
+    assert asked_for_pictures(other)
+
+
 def test_a_film_is_the_members(root: str, holder: Holder) -> None:
     holder.other = giving(200, OWN, "video/mp4")
     answer = get(url(root, "windowed"), "video/mp4")
