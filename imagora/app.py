@@ -8,7 +8,7 @@ import hmac
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -39,7 +39,6 @@ from dicomweb.facade import Facade, Showing
 from dicomweb.links import LinkKey
 from federation.copies import Copies
 from federation.gate import Gate
-from federation.identity import Naming
 from federation.locate import Locator
 from federation.long_ids import LongPatientIDs
 from federation.making import Maker
@@ -61,6 +60,7 @@ from imagora.jwks import keys_from
 from imagora.learnt import Learnt, OneMemory
 from imagora.metrics import Metrics, profile_text
 from imagora.middleware import KnownHosts, Observed
+from imagora.naming import naming_of
 from imagora.resolver import Resolver
 from imagora.settings import Settings, is_loopback, member_credentials, metrics_token
 from portal.isolation import IsolationHeaders
@@ -117,13 +117,7 @@ async def running(
         await stack.enter_async_context(EmergencyEnds(database, trace, shown))
         long_ids, copies = LongPatientIDs(), Copies()
         learnt = await stack.enter_async_context(Learnt(store, copies, long_ids, lambda: registry.directory))
-        naming = Naming(
-            qualified=settings.search.patient_id == "qualified",
-            issuer=settings.federation.issuer,
-            oid=settings.federation.oid,
-            long_ids=long_ids.get,
-            note=long_ids.note,
-        )
+        naming = replace(naming_of(settings, long_ids.get), note=long_ids.note)
         tls = ssl.create_default_context()
         options = ClientOptions(
             json_cap=settings.search.json_cap_mb << 20,

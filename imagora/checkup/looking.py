@@ -16,6 +16,7 @@ from federation.gate import Gate
 from federation.identity import Identity, Naming, record_of, text_of
 from federation.model import Attributes, Scope, ScopeKind
 from imagora.checkup.asking import STUDY_UID
+from imagora.naming import naming_of
 from imagora.settings import Settings
 from registry import Directory, Site
 from registry.database import Database
@@ -66,11 +67,7 @@ async def open_looking(
     book = Book()
     keys, heads = load_or_make_keys(settings.trace_key_path), HeadFile(settings.heads_path)
     journal = Journal(database)
-    naming = Naming(
-        qualified=settings.search.patient_id == "qualified",
-        issuer=settings.federation.issuer,
-        oid=settings.federation.oid,
-    )
+    naming = naming_of(settings)
     async with (
         RegistryCache(store, (BookReader(book),)) as registry,
         # Entered before the journal, so that it signs the journal's rows after they are written.

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from consent.bindings import Binding, OppositionKind
 from dicomweb.client import ClientOptions, Credentials, DicomWebMember
 from federation.binding import Bound, studies_of_accession, studies_of_patient
-from federation.identity import Id, Naming
+from federation.identity import Id
 from federation.members import Members
+from imagora.naming import naming_of
 from imagora.settings import Settings, member_credentials
 from registry import Directory, Site
 
@@ -38,12 +39,7 @@ async def studies_now(
         lambda site: DicomWebMember(site, credentials=credentials, options=options, tls=tls),
         deadline_s=PATIENCE_S,
     )
-    naming = Naming(
-        qualified=settings.search.patient_id == "qualified",
-        issuer=settings.federation.issuer,
-        oid=settings.federation.oid,
-        long_ids=long_ids.get,
-    )
+    naming = naming_of(settings, long_ids.get)
     try:
         if binding.kind is OppositionKind.ACCESSION:
             return await studies_of_accession(members, naming, site, binding.accession or "", within_s=PATIENCE_S)
