@@ -7,7 +7,7 @@ is told without anything of a patient's: no names, no ids, no UIDs but those of 
 from imagora.checkup.asking import Checkup, Finding, Result
 from imagora.checkup.connecting import connect
 from imagora.checkup.examination import examine, examine_all
-from imagora.checkup.looking import Looking, MayRead, open_looking
+from imagora.checkup.looking import Looking, MayRead
 
 __all__ = [
     "Checkup",
@@ -18,5 +18,4 @@ __all__ = [
     "connect",
     "examine",
     "examine_all",
-    "open_looking",
 ]

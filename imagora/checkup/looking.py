@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
-from consent import Access, EventKind, Requester, Unavailable
-from consent.book import Book
-from consent.heads import HeadFile, load_or_make_keys
-from consent.journal import Journal
-from consent.keeper import Keeper
-from consent.policy import Rules
-from consent.reading import BookReader
+from consent import EventKind, Requester, Unavailable
 from federation.gate import Gate
 from federation.identity import Identity, Naming, record_of, text_of
 from federation.model import Attributes, Scope, ScopeKind
 from imagora.checkup.asking import STUDY_UID
-from imagora.naming import naming_of
-from imagora.settings import Settings
 from registry import Directory, Site
-from registry.database import Database
-from registry.store import RegistryStore
-from registry.watch import RegistryCache
 
 #: Of a study, by the member's row of it. True: its access is traced, durably.
 MayRead = Callable[[Attributes], Awaitable[bool]]
-#: Who checks by himself, on a schedule.
+#: The server itself, which checks on a schedule.
 SERVER = Requester(id="imagora:check", name="imagora: scheduled check")
 
 
@@ -57,23 +45,3 @@ class Looking:
             return True
 
         return may_read
-
-
-@asynccontextmanager
-async def open_looking(
-    settings: Settings, database: Database, store: RegistryStore, requester: Requester
-) -> AsyncIterator[Looking]:
-    """For a command. Raises `KeyProblem`, `DatabaseError`."""
-    book = Book()
-    keys, heads = load_or_make_keys(settings.trace_key_path), HeadFile(settings.heads_path)
-    journal = Journal(database)
-    naming = naming_of(settings)
-    async with (
-        RegistryCache(store, (BookReader(book),)) as registry,
-        # Entered before the journal, so that it signs the journal's rows after they are written.
-        Keeper(database, journal, keys, heads, retention_months=settings.traces.retention_months),
-        journal,
-    ):
-        gate = Gate(Access(Rules(book), journal.write, registry), naming)
-        yield Looking(gate, naming, lambda: registry.directory, requester)
-        await gate.aclose()

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 
 import click
 import orjson
 
-from imagora.checkup import Checkup, Result, connect, examine_all, open_looking
+from consent import Access
+from consent.book import Book
+from consent.policy import Rules
+from consent.reading import BookReader
+from federation.gate import Gate
+from imagora.checkup import Checkup, Looking, Result, connect, examine_all
 from imagora.commands.common import Failure, config_option, open_registry, run, settings_of
 from imagora.commands.tables import count, printable, table
-from imagora.commands.traced import operator
+from imagora.commands.traced import open_journal, operator
+from imagora.naming import naming_of
 from imagora.scorecard import LANGUAGES, Language, html, lacks, speed
 from imagora.settings import Settings
 from registry.model import Directory, Site, SiteStatus
 from registry.profiles import Feature, Profile, ProfileStore
 from registry.store import RegistryStore, UnknownSite
+from registry.watch import RegistryCache
 
 _MARKS = {Result.OK: "ok", Result.LIMIT: "limit", Result.FAILED: "FAILED", Result.UNKNOWN: "?"}
 
@@ -100,11 +108,26 @@ async def _check(settings: Settings, emetteurs: Sequence[str]) -> tuple[list[Che
             raise Failure("no site has a DICOMweb address to check")
         tls = ssl.create_default_context()
         connected = [connect(site, settings.search.deadline_s, tls) for site in sites]
-        async with open_looking(settings, store.database, store, operator()) as looking:
+        async with _looking(settings, store) as looking:
             checkups = await examine_all(connected, looking.at)
         for checkup in checkups:
             await _keep(store, checkup)
         return checkups, unconnected
+
+
+@asynccontextmanager
+async def _looking(settings: Settings, store: RegistryStore) -> AsyncIterator[Looking]:
+    """What the user of this machine may read of members. Raises `KeyProblem`, `DatabaseError`."""
+    book = Book()
+    long_ids = {i.hashed: (i.ipp, i.emetteur) for i in await store.long_patient_ids()}
+    naming = naming_of(settings, long_ids.get)
+    async with (
+        RegistryCache(store, (BookReader(book),)) as registry,
+        open_journal(settings, store.database) as journal,
+    ):
+        gate = Gate(Access(Rules(book), journal.write, registry), naming)
+        yield Looking(gate, naming, lambda: registry.directory, operator())
+        await gate.aclose()
 
 
 async def _last(settings: Settings, emetteurs: Sequence[str]) -> list[Profile]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from consent import Event, Requester
 from consent.admission import requester_of
@@ -39,8 +40,9 @@ def person(directory: Directory, rpps: str) -> tuple[Practitioner, Requester]:
     return practitioner, requester_of(practitioner, directory)
 
 
-async def trace(settings: Settings, database: Database, events: Sequence[Event]) -> None:
-    """Return once the events are durable, their chain's head signed. Raises `Unavailable`, `KeyProblem`."""
+@asynccontextmanager
+async def open_journal(settings: Settings, database: Database) -> AsyncIterator[Journal]:
+    """For traces, whose chain's head is signed on leaving. Raises `Unavailable`, `KeyProblem`."""
     keys, heads = load_or_make_keys(settings.trace_key_path), HeadFile(settings.heads_path)
     journal = Journal(database)
     # Entered before the journal, so that it signs the journal's rows after they are written.
@@ -48,5 +50,11 @@ async def trace(settings: Settings, database: Database, events: Sequence[Event])
         Keeper(database, journal, keys, heads, retention_months=settings.traces.retention_months),
         journal,
     ):
+        yield journal
+
+
+async def trace(settings: Settings, database: Database, events: Sequence[Event]) -> None:
+    """Return once the events are durable, their chain's head signed. Raises `Unavailable`, `KeyProblem`."""
+    async with open_journal(settings, database) as journal:
         for event in events:
             await journal.write(event)
