@@ -22,7 +22,7 @@ _LETTERS_MIN = 3
 
 
 def lacks(site: Site, form: Form) -> bool:
-    """True if its PACS was found not to give this form when it was checked: others' are asked for first."""
+    """True if its PACS was found not to give this form when it was checked: others are asked before it."""
     offers = {Form.RENDERED: site.quirks.gives_rendered, Form.THUMBNAIL: site.quirks.gives_thumbnail}
     return offers.get(form) is False
 

@@ -25,8 +25,8 @@ from federation.tagging import Links
 from federation.whose import Whose, ask_whose
 from registry import Directory, Site
 
-#: Such a row might be an opposed person's, or be shown as another's.
-_NOBODYS = "it does not say whose they are"
+#: Why a row is left out: it might be an opposed person's, or be shown as another's.
+_WHOSE_UNKNOWN = "it does not say whose they are"
 
 
 class Searcher:
@@ -149,7 +149,7 @@ class Searcher:
                 study_uid = text_of(row, "0020000D")
                 record = whose.record(row, site, directory, self._naming, query.level)
                 if record is None:
-                    self._leave_out(requester, row, site, directory, report, _NOBODYS)
+                    self._leave_out(requester, row, site, directory, report, _WHOSE_UNKNOWN)
                 elif matches_row(row, query.filters, record, self._naming, directory, fuzzy=query.fuzzy):
                     hits.append(Hit(record=record, row=row, study_uid=study_uid))
         known: dict[str, list[Record]] = {}
@@ -285,7 +285,7 @@ class Searcher:
                     study.record if study is not None else whose.record(row, site, directory, self._naming, query.level)
                 )
                 if record is None:
-                    self._leave_out(requester, row, site, directory, report, _NOBODYS)
+                    self._leave_out(requester, row, site, directory, report, _WHOSE_UNKNOWN)
                 elif matches_row(row, query.filters, record, self._naming, directory, fuzzy=query.fuzzy):
                     hits.append(Hit(record=record, row=row, study_uid=query.study_uid))
         merged = merge(query.level, hits, directory, {query.study_uid: list(identity.records)})
